@@ -1,0 +1,4 @@
+//! Pure decisions. Nothing in here reads a clock, draws a chance, awaits or touches the network or the database: what a
+//! function needs, it is given, so that a test is a table of cases.
+
+pub mod job;
