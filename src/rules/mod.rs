@@ -2,3 +2,5 @@
 //! function needs, it is given, so that a test is a table of cases.
 
 pub mod job;
+pub mod outcome;
+pub mod retry;
