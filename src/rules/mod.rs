@@ -4,3 +4,5 @@
 pub mod job;
 pub mod pace;
 pub mod pick;
+pub mod outcome;
+pub mod retry;
