@@ -4,3 +4,4 @@
 pub mod address;
 pub mod consent;
 pub mod job;
+pub mod keywords;
