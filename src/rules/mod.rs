@@ -4,8 +4,8 @@
 pub mod address;
 pub mod consent;
 pub mod job;
+pub mod keywords;
+pub mod outcome;
 pub mod pace;
 pub mod pick;
-pub mod outcome;
 pub mod retry;
-pub mod keywords;
