@@ -2,4 +2,5 @@
 //! Cloud API.
 
 pub mod clock;
+pub mod config;
 pub mod rules;
