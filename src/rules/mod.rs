@@ -5,3 +5,4 @@ pub mod address;
 pub mod consent;
 pub mod job;
 pub mod keywords;
+pub mod template;
