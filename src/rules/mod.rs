@@ -4,5 +4,9 @@
 pub mod address;
 pub mod consent;
 pub mod job;
+pub mod pace;
+pub mod pick;
+pub mod outcome;
+pub mod retry;
 pub mod keywords;
 pub mod template;
