@@ -9,3 +9,5 @@ pub mod outcome;
 pub mod pace;
 pub mod pick;
 pub mod retry;
+pub mod keywords;
+pub mod template;
