@@ -3,5 +3,6 @@
 
 pub mod clock;
 pub mod config;
+pub mod instance;
 pub mod rules;
 pub mod store;
