@@ -2,5 +2,6 @@
 //! Cloud API.
 
 pub mod clock;
+pub mod config;
 pub mod rules;
 pub mod store;

@@ -10,8 +10,14 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
+pub mod attempt;
+pub mod bell;
 pub mod embedded;
+pub mod lease;
+pub mod look;
 pub mod migrate;
+pub mod settle;
+pub mod upkeep;
 
 /// The database, by way of a pool of connections. Cheap to clone.
 #[derive(Debug, Clone)]
