@@ -5,3 +5,6 @@ pub mod address;
 pub mod consent;
 pub mod job;
 pub mod keywords;
+pub mod outcome;
+pub mod receipt;
+pub mod retry;
