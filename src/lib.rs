@@ -2,4 +2,6 @@
 //! Cloud API.
 
 pub mod clock;
+pub mod http;
 pub mod rules;
+pub mod store;
