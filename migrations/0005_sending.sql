@@ -27,11 +27,11 @@ create table postrider.lease (
   -- Grows with every take-over; an attempt of an older epoch is refused.
   epoch bigint not null default 0,
   -- The holder may send until then, less its own margin.
-  expires_at timestamptz not null default '-infinity',
+  expires_at timestamptz not null default 'epoch',
   -- Set by a hand-back: nobody posts before this.
-  free_at timestamptz not null default '-infinity',
+  free_at timestamptz not null default 'epoch',
   -- Every attempt before this has its outcome written; a take-over looks for open ones from here on.
-  settled_until timestamptz not null default '-infinity'
+  settled_until timestamptz not null default 'epoch'
 ) with (fillfactor = 20);
 insert into postrider.lease (shard) select generate_series(0, 255);
 

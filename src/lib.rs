@@ -3,5 +3,6 @@
 
 pub mod clock;
 pub mod http;
+pub mod config;
 pub mod rules;
 pub mod store;

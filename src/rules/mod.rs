@@ -7,4 +7,8 @@ pub mod job;
 pub mod keywords;
 pub mod outcome;
 pub mod receipt;
+pub mod pace;
+pub mod pick;
 pub mod retry;
+pub mod keywords;
+pub mod template;
