@@ -2,6 +2,7 @@
 //! Cloud API.
 
 pub mod clock;
+pub mod http;
 pub mod config;
 pub mod instance;
 pub mod rules;

@@ -9,6 +9,7 @@ pub mod job;
 pub mod keywords;
 pub mod keywords;
 pub mod outcome;
+pub mod receipt;
 pub mod pace;
 pub mod pick;
 pub mod problem;
