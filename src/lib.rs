@@ -2,8 +2,8 @@
 //! Cloud API.
 
 pub mod clock;
-pub mod http;
 pub mod config;
+pub mod http;
 pub mod instance;
 pub mod rules;
 pub mod store;
