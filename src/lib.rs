@@ -1,7 +1,9 @@
 //! Postrider takes transactional notifications out of a Postgres queue and delivers them through the WhatsApp Business
 //! Cloud API.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod rules;
 pub mod store;
+pub mod telemetry;
