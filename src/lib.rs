@@ -2,8 +2,11 @@
 //! Cloud API.
 
 pub mod cli;
+pub mod channel;
 pub mod clock;
 pub mod config;
+pub mod http;
+pub mod instance;
 pub mod rules;
 pub mod store;
 pub mod telemetry;

@@ -110,7 +110,10 @@ impl Clock for Hand {
 
 impl Hand {
     fn show(&self, now: Duration) {
-        self.0.store(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.0.store(
+            u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
+            Ordering::Relaxed,
+        );
     }
 }
 
@@ -163,7 +166,10 @@ impl Pacer {
         }
         self.hand.show(now);
         if let Err(refused) = self.spacing.check() {
-            return Err(now + refused.wait_time_from(Shown(now.as_nanos() as u64)).max(Duration::from_micros(1)));
+            return Err(now
+                + refused
+                    .wait_time_from(Shown(now.as_nanos() as u64))
+                    .max(Duration::from_micros(1)));
         }
         while self.posts.len() >= self.rate.capacity() {
             self.posts.pop_front();
@@ -175,7 +181,9 @@ impl Pacer {
     /// How many posts may leave until `then` by the ring alone, at most `most`.
     #[must_use]
     pub fn slots_until(&self, then: Duration, most: usize) -> usize {
-        (0..most.min(self.rate.capacity())).take_while(|&ahead| self.ring_free_at(ahead) <= then).count()
+        (0..most.min(self.rate.capacity()))
+            .take_while(|&ahead| self.ring_free_at(ahead) <= then)
+            .count()
     }
 
     /// When the ring lets the post leave that comes `ahead` posts after the next one.
@@ -188,7 +196,9 @@ impl Pacer {
         let surplus = self.posts.len().saturating_sub(self.rate.capacity());
         self.posts
             .get(surplus + ahead - before_full)
-            .map_or(Duration::MAX, |post| *post + self.rate.window() + self.allowance)
+            .map_or(Duration::MAX, |post| {
+                *post + self.rate.window() + self.allowance
+            })
     }
 }
 
@@ -201,7 +211,11 @@ mod tests {
     const ALLOWANCE: Duration = Duration::from_millis(20);
 
     fn pacer(rate: f64) -> Pacer {
-        Pacer::new(Rate::new(rate).expect("a rate"), ALLOWANCE, &Hand::default())
+        Pacer::new(
+            Rate::new(rate).expect("a rate"),
+            ALLOWANCE,
+            &Hand::default(),
+        )
     }
 
     /// Posts as fast as the pacer lets us for `seconds`, asking again when it says, and returns the times.
@@ -221,7 +235,12 @@ mod tests {
         posts
             .iter()
             .enumerate()
-            .map(|(first, start)| posts[first..].iter().take_while(|post| **post < *start + window).count())
+            .map(|(first, start)| {
+                posts[first..]
+                    .iter()
+                    .take_while(|post| **post < *start + window)
+                    .count()
+            })
             .max()
             .unwrap_or(0)
     }
@@ -230,14 +249,20 @@ mod tests {
     fn a_saturated_number_uses_at_least_97_percent_of_its_limit() {
         for rate in [0.5, 1.0, 10.0, 20.0, 80.0, 1_000.0] {
             let posts = run(&mut pacer(rate), Duration::from_secs(5), 60).len() as f64;
-            assert!(posts >= 0.97 * 60.0 * rate, "{posts} posts in 60 s at {rate}/s");
+            assert!(
+                posts >= 0.97 * 60.0 * rate,
+                "{posts} posts in 60 s at {rate}/s"
+            );
         }
     }
 
     #[test]
     fn an_idle_number_does_not_fire_its_whole_window_at_once() {
         let posts = run(&mut pacer(80.0), Duration::from_secs(100), 1);
-        assert!(most_in_any(Duration::from_millis(100), &posts) <= 17, "80/s spaced at 160/s");
+        assert!(
+            most_in_any(Duration::from_millis(100), &posts) <= 17,
+            "80/s spaced at 160/s"
+        );
     }
 
     #[test]
@@ -247,8 +272,14 @@ mod tests {
         pacer.set_rate(Rate::new(10.0).expect("a rate"));
         let after = run(&mut pacer, Duration::from_secs(6), 3);
         posts.extend(&after);
-        let late: Vec<_> = posts.into_iter().filter(|post| *post >= Duration::from_millis(5_980)).collect();
-        assert!(most_in_any(Duration::from_secs(1), &late) <= 12, "two of the old rate, ten of the new");
+        let late: Vec<_> = posts
+            .into_iter()
+            .filter(|post| *post >= Duration::from_millis(5_980))
+            .collect();
+        assert!(
+            most_in_any(Duration::from_secs(1), &late) <= 12,
+            "two of the old rate, ten of the new"
+        );
         assert!(after[0] >= Duration::from_secs(6) + ALLOWANCE - Duration::from_millis(20));
     }
 
@@ -266,7 +297,10 @@ mod tests {
         let last = posts[posts.len() - 1];
         let horizon = last + Duration::from_millis(400);
         let promised = pacer.slots_until(horizon, 100);
-        let granted = run(&mut pacer, last, 1).into_iter().filter(|post| *post <= horizon).count();
+        let granted = run(&mut pacer, last, 1)
+            .into_iter()
+            .filter(|post| *post <= horizon)
+            .count();
         assert_eq!(promised, granted);
     }
 

@@ -18,7 +18,10 @@ impl Turns {
     pub fn next(&self, waits: impl Fn(Priority) -> bool) -> Option<Priority> {
         let overdue = |p: &Priority| waits(*p) && self.passed_over[*p as usize] + 1 >= FLOOR_ONE_IN;
         // Of two that are due, the one that was passed over longer.
-        let floor = [Priority::Bulk, Priority::Normal].into_iter().filter(overdue).max_by_key(|p| self.passed_over[*p as usize]);
+        let floor = [Priority::Bulk, Priority::Normal]
+            .into_iter()
+            .filter(overdue)
+            .max_by_key(|p| self.passed_over[*p as usize]);
         floor.or_else(|| Priority::ALL.iter().copied().find(|p| waits(*p)))
     }
 
@@ -26,7 +29,11 @@ impl Turns {
     pub fn took(&mut self, taker: Priority, waits: impl Fn(Priority) -> bool) {
         for priority in Priority::ALL {
             let passed = &mut self.passed_over[*priority as usize];
-            *passed = if *priority == taker || !waits(*priority) { 0 } else { *passed + 1 };
+            *passed = if *priority == taker || !waits(*priority) {
+                0
+            } else {
+                *passed + 1
+            };
         }
     }
 }
@@ -53,7 +60,10 @@ mod tests {
     #[test]
     fn normal_and_bulk_each_keep_a_twentieth_while_urgent_could_fill_the_lane() {
         let [urgent, normal, bulk] = shares(|_| true, 1_000);
-        assert!((48..=52).contains(&normal) && (48..=52).contains(&bulk), "{urgent} {normal} {bulk}");
+        assert!(
+            (48..=52).contains(&normal) && (48..=52).contains(&bulk),
+            "{urgent} {normal} {bulk}"
+        );
     }
 
     #[test]

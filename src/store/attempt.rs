@@ -54,5 +54,8 @@ pub async fn attempt(
     )
     .fetch_all(pool)
     .await?;
-    Ok(rows.into_iter().map(|row| (JobId(row.job), row.at)).collect())
+    Ok(rows
+        .into_iter()
+        .map(|row| (JobId(row.job), row.at))
+        .collect())
 }

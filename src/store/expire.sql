@@ -7,9 +7,11 @@ with locked as (
   using locked
   where queue.id = locked.id
     and queue.state = 'queued'
-    and not exists (
-      select from postrider.attempt
-      where attempt.job = queue.id and attempt.attempt = queue.tries + 1 and attempt.at > now() - interval '8 days')
+    -- A scalar subquery, because a join would read whole days of attempts.
+    and (
+      select attempt.job from postrider.attempt
+      where attempt.job = queue.id and attempt.attempt = queue.tries + 1 and attempt.at > now() - interval '8 days'
+      limit 1) is null
   returning queue.*
 )
 insert into postrider.dead_letter (

@@ -23,24 +23,43 @@ pub struct Taken {
 ///
 /// # Errors
 /// When the database does not answer; then nothing was taken.
-pub async fn take(pool: &PgPool, instance: &str, ttl: Duration, holding: &[Held]) -> Result<Vec<Taken>, sqlx::Error> {
+pub async fn take(
+    pool: &PgPool,
+    instance: &str,
+    ttl: Duration,
+    holding: &[Held],
+) -> Result<Vec<Taken>, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let holding: Vec<i16> = holding.iter().map(|h| h.shard).collect();
-    let rows =
-        sqlx::query_file!("src/store/lease_take.sql", instance, interval(ttl), &holding).fetch_all(&mut *transaction).await?;
+    let rows = sqlx::query_file!(
+        "src/store/lease_take.sql",
+        instance,
+        interval(ttl),
+        &holding
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
     if let Some(since) = rows.iter().map(|row| row.settled_until).min() {
         let shards: Vec<i16> = rows.iter().map(|row| row.shard).collect();
-        let orphans =
-            sqlx::query_file!("src/store/lease_orphans.sql", &shards, since).execute(&mut *transaction).await?.rows_affected();
+        let orphans = sqlx::query_file!("src/store/lease_orphans.sql", &shards, since)
+            .execute(&mut *transaction)
+            .await?
+            .rows_affected();
         if orphans > 0 {
-            tracing::warn!(orphans, "{orphans} attempts were left open by a former run; they wait for their receipts");
+            tracing::warn!(
+                orphans,
+                "{orphans} attempts were left open by a former run; they wait for their receipts"
+            );
         }
     }
     transaction.commit().await?;
     Ok(rows
         .into_iter()
         .map(|row| Taken {
-            held: Held { shard: row.shard, epoch: row.epoch },
+            held: Held {
+                shard: row.shard,
+                epoch: row.epoch,
+            },
             free_at: row.free_at,
             settled_until: row.settled_until,
         })
@@ -69,7 +88,13 @@ pub async fn renew(
     )
     .fetch_all(pool)
     .await?;
-    Ok(rows.into_iter().map(|row| Held { shard: row.shard, epoch: row.epoch }).collect())
+    Ok(rows
+        .into_iter()
+        .map(|row| Held {
+            shard: row.shard,
+            epoch: row.epoch,
+        })
+        .collect())
 }
 
 /// Gives the shards back; nobody posts for them before `settle` has passed, so that the posts of two owners never share a

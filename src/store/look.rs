@@ -46,34 +46,60 @@ pub struct Seen {
 /// # Errors
 /// When the database does not answer.
 pub async fn lanes_with_rows(pool: &PgPool) -> Result<Vec<(Lane, Priority)>, sqlx::Error> {
-    let rows = sqlx::query_file!("src/store/lanes.sql").fetch_all(pool).await?;
-    Ok(rows.into_iter().filter_map(|row| Some((Lane(row.lane), Priority::from_i16(row.priority)?))).collect())
+    let rows = sqlx::query_file!("src/store/lanes.sql")
+        .fetch_all(pool)
+        .await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| Some((Lane(row.lane), Priority::from_i16(row.priority)?)))
+        .collect())
 }
 
 /// The next due jobs behind each cursor, in the lane's order within each lane and priority.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn look(pool: &PgPool, cursors: &[Cursor], held: &[HeldTemplate]) -> Result<Vec<Seen>, sqlx::Error> {
+pub async fn look(
+    pool: &PgPool,
+    cursors: &[Cursor],
+    held: &[HeldTemplate],
+) -> Result<Vec<Seen>, sqlx::Error> {
     let rows = sqlx::query_file!(
         "src/store/look.sql",
         &cursors.iter().map(|c| c.lane.0).collect::<Vec<_>>(),
-        &cursors.iter().map(|c| c.priority.as_i16()).collect::<Vec<_>>(),
+        &cursors
+            .iter()
+            .map(|c| c.priority.as_i16())
+            .collect::<Vec<_>>(),
         &cursors.iter().map(|c| c.after.0).collect::<Vec<_>>(),
         &cursors.iter().map(|c| c.after.1.0).collect::<Vec<_>>(),
-        &cursors.iter().map(|c| i32::try_from(c.room).unwrap_or(i32::MAX)).collect::<Vec<_>>(),
-        &cursors.iter().map(|c| c.account.clone()).collect::<Vec<_>>(),
+        &cursors
+            .iter()
+            .map(|c| i32::try_from(c.room).unwrap_or(i32::MAX))
+            .collect::<Vec<_>>(),
+        &cursors
+            .iter()
+            .map(|c| c.account.clone())
+            .collect::<Vec<_>>(),
         &held.iter().map(|h| h.account.clone()).collect::<Vec<_>>(),
-        &held.iter().map(|h| h.template.name.clone()).collect::<Vec<_>>(),
-        &held.iter().map(|h| h.template.language.clone()).collect::<Vec<_>>(),
+        &held
+            .iter()
+            .map(|h| h.template.name.clone())
+            .collect::<Vec<_>>(),
+        &held
+            .iter()
+            .map(|h| h.template.language.clone())
+            .collect::<Vec<_>>(),
     )
     .fetch_all(pool)
     .await?;
     rows.into_iter()
         .map(|row| {
-            let content = RawValue::from_string(row.content).map_err(|error| sqlx::Error::Decode(error.into()))?;
-            let priority = Priority::from_i16(row.priority)
-                .ok_or_else(|| sqlx::Error::Decode(format!("queue.priority is {}", row.priority).into()))?;
+            let content = RawValue::from_string(row.content)
+                .map_err(|error| sqlx::Error::Decode(error.into()))?;
+            let priority = Priority::from_i16(row.priority).ok_or_else(|| {
+                sqlx::Error::Decode(format!("queue.priority is {}", row.priority).into())
+            })?;
             Ok(Seen {
                 job: Job {
                     id: JobId(row.id),
@@ -85,7 +111,10 @@ pub async fn look(pool: &PgPool, cursors: &[Cursor], held: &[HeldTemplate]) -> R
                     kind: row.kind.into(),
                     recipient: row.recipient,
                     person: row.person,
-                    template: row.template.zip(row.language).map(|(name, language)| TemplateName { name, language }),
+                    template: row
+                        .template
+                        .zip(row.language)
+                        .map(|(name, language)| TemplateName { name, language }),
                     content,
                     enqueued_at: row.enqueued_at,
                     expires_at: row.expires_at,

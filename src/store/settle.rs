@@ -86,7 +86,10 @@ pub async fn accepted(pool: &PgPool, batch: &[Accepted]) -> Result<usize, sqlx::
         &batch.iter().map(|a| a.id.0).collect::<Vec<_>>(),
         &batch.iter().map(|a| a.attempt).collect::<Vec<_>>(),
         &batch.iter().map(|a| a.day).collect::<Vec<_>>(),
-        &batch.iter().map(|a| a.provider_id.clone()).collect::<Vec<_>>(),
+        &batch
+            .iter()
+            .map(|a| a.provider_id.clone())
+            .collect::<Vec<_>>(),
         &batch.iter().map(|a| a.held).collect::<Vec<_>>(),
         &batch.iter().map(|a| a.at).collect::<Vec<_>>(),
     )
@@ -105,13 +108,28 @@ pub async fn waiting(pool: &PgPool, batch: &[Waiting]) -> Result<usize, sqlx::Er
         "src/store/settle_waiting.sql",
         &batch.iter().map(|w| w.id.0).collect::<Vec<_>>(),
         &batch.iter().map(|w| w.attempt).collect::<Vec<_>>(),
-        &batch.iter().map(|w| w.answered.outcome.to_owned()).collect::<Vec<_>>(),
+        &batch
+            .iter()
+            .map(|w| w.answered.outcome.to_owned())
+            .collect::<Vec<_>>(),
         &batch.iter().map(|w| w.answered.code).collect::<Vec<_>>() as &[Option<i32>],
-        &batch.iter().map(|w| w.answered.http_status).collect::<Vec<_>>() as &[Option<i32>],
-        &batch.iter().map(|w| w.answered.detail.clone()).collect::<Vec<_>>() as &[Option<String>],
+        &batch
+            .iter()
+            .map(|w| w.answered.http_status)
+            .collect::<Vec<_>>() as &[Option<i32>],
+        &batch
+            .iter()
+            .map(|w| w.answered.detail.clone())
+            .collect::<Vec<_>>() as &[Option<String>],
         &batch.iter().map(|w| w.at).collect::<Vec<_>>(),
-        &batch.iter().map(|w| if unknown(w) { "unknown" } else { "queued" }.to_owned()).collect::<Vec<_>>(),
-        &batch.iter().map(|w| w.reason.as_str().to_owned()).collect::<Vec<_>>(),
+        &batch
+            .iter()
+            .map(|w| if unknown(w) { "unknown" } else { "queued" }.to_owned())
+            .collect::<Vec<_>>(),
+        &batch
+            .iter()
+            .map(|w| w.reason.as_str().to_owned())
+            .collect::<Vec<_>>(),
         &batch.iter().map(|w| w.due_at).collect::<Vec<_>>(),
         &batch.iter().map(|w| !unknown(w)).collect::<Vec<_>>(),
         &batch.iter().map(|w| w.spends).collect::<Vec<_>>(),
@@ -131,14 +149,35 @@ pub async fn dead(pool: &PgPool, batch: &[Dead]) -> Result<usize, sqlx::Error> {
         "src/store/settle_dead.sql",
         &batch.iter().map(|d| d.id.0).collect::<Vec<_>>(),
         &batch.iter().map(|d| d.attempt).collect::<Vec<_>>(),
-        &batch.iter().map(|d| d.answered.is_some()).collect::<Vec<_>>(),
-        &batch.iter().map(|d| answer(d).map(|a| a.outcome.to_owned())).collect::<Vec<_>>() as &[Option<String>],
-        &batch.iter().map(|d| answer(d).and_then(|a| a.code)).collect::<Vec<_>>() as &[Option<i32>],
-        &batch.iter().map(|d| answer(d).and_then(|a| a.http_status)).collect::<Vec<_>>() as &[Option<i32>],
-        &batch.iter().map(|d| d.detail.clone().or_else(|| answer(d)?.detail)).collect::<Vec<_>>() as &[Option<String>],
+        &batch
+            .iter()
+            .map(|d| d.answered.is_some())
+            .collect::<Vec<_>>(),
+        &batch
+            .iter()
+            .map(|d| answer(d).map(|a| a.outcome.to_owned()))
+            .collect::<Vec<_>>() as &[Option<String>],
+        &batch
+            .iter()
+            .map(|d| answer(d).and_then(|a| a.code))
+            .collect::<Vec<_>>() as &[Option<i32>],
+        &batch
+            .iter()
+            .map(|d| answer(d).and_then(|a| a.http_status))
+            .collect::<Vec<_>>() as &[Option<i32>],
+        &batch
+            .iter()
+            .map(|d| d.detail.clone().or_else(|| answer(d)?.detail))
+            .collect::<Vec<_>>() as &[Option<String>],
         &batch.iter().map(|d| d.at).collect::<Vec<_>>(),
-        &batch.iter().map(|d| d.state.as_str().to_owned()).collect::<Vec<_>>(),
-        &batch.iter().map(|d| d.reason.as_str().to_owned()).collect::<Vec<_>>(),
+        &batch
+            .iter()
+            .map(|d| d.state.as_str().to_owned())
+            .collect::<Vec<_>>(),
+        &batch
+            .iter()
+            .map(|d| d.reason.as_str().to_owned())
+            .collect::<Vec<_>>(),
         &batch.iter().map(|d| d.spends).collect::<Vec<_>>(),
     )
     .fetch_all(pool)

@@ -38,7 +38,9 @@ pub async fn expire(pool: &PgPool, limit: i64) -> Result<usize, sqlx::Error> {
     if locked.is_empty() {
         return Ok(0);
     }
-    let expired = sqlx::query_file_scalar!("src/store/expire.sql", &locked).fetch_all(&mut *transaction).await?;
+    let expired = sqlx::query_file_scalar!("src/store/expire.sql", &locked)
+        .fetch_all(&mut *transaction)
+        .await?;
     transaction.commit().await?;
     Ok(expired.len())
 }
