@@ -2,7 +2,7 @@
 //! Cloud API.
 
 pub mod clock;
-pub mod http;
 pub mod config;
+pub mod http;
 pub mod rules;
 pub mod store;

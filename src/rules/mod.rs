@@ -10,5 +10,3 @@ pub mod receipt;
 pub mod pace;
 pub mod pick;
 pub mod retry;
-pub mod keywords;
-pub mod template;
