@@ -140,7 +140,7 @@ create table postrider.message (
   pricing_category text,
   -- regular, free_customer_service, free_entry_point, ...
   pricing_type text,
-  primary key (day, job)
+  primary key (job, day)
 ) partition by range (day);
 -- Inbound messages name the message they answer by the provider's id.
 create index message_by_provider_id on postrider.message using hash (provider_id);

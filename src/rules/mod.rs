@@ -3,10 +3,14 @@
 
 pub mod address;
 pub mod consent;
+pub mod free_form;
+pub mod gate;
 pub mod job;
 pub mod keywords;
 pub mod outcome;
-pub mod receipt;
 pub mod pace;
 pub mod pick;
+pub mod problem;
+pub mod receipt;
 pub mod retry;
+pub mod template;

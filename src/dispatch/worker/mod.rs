@@ -194,3 +194,6 @@ impl Worker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

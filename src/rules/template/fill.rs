@@ -43,11 +43,7 @@ pub(super) fn fill(
             "this template has one, and Postrider does not send it",
         );
     }
-    if filler.problems.0.is_empty() {
-        Ok(Components(filler.components))
-    } else {
-        Err(filler.problems.0)
-    }
+    filler.problems.or(Components(filler.components))
 }
 
 /// A value for the body and where it stands; `None` for one whose problem is known already.
@@ -193,11 +189,13 @@ impl Filler<'_> {
                 )
             }
             (true, _) => return Some(self.by_name(variables, entries)),
-            (false, true) => {
-                format!("this template's {expected} parameters have no names; give a list")
-            }
+            (false, true) => "this template's parameters have no names; give a list".to_owned(),
             (false, false) if entries.len() != expected => {
-                format!("expected {expected} parameters, received {}", entries.len())
+                format!(
+                    "expected {}, received {}",
+                    count_of(expected, "parameter"),
+                    entries.len()
+                )
             }
             (false, false) => {
                 return Some(
@@ -264,7 +262,10 @@ impl Filler<'_> {
         for index in given.buttons.into_keys() {
             self.problems.add(
                 button_place(index),
-                format!("this template has {count} buttons, counted from 0"),
+                format!(
+                    "this template has {}, counted from 0",
+                    count_of(count, "button")
+                ),
             );
         }
     }
@@ -343,6 +344,10 @@ impl Filler<'_> {
             );
         }
     }
+}
+
+fn count_of(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn button_place(index: usize) -> String {

@@ -15,13 +15,15 @@ mod tests;
 mod values;
 mod wire;
 
-use std::fmt;
-
 use serde_json::value::RawValue;
 
+pub(super) use values::{is_https, name_of};
 pub use wire::Components;
 
-use super::job::FinalReason;
+use super::{
+    job::FinalReason,
+    problem::{Problem, Problems},
+};
 
 /// A template in one language, as the provider last showed it.
 #[derive(Debug, Clone, PartialEq)]
@@ -103,27 +105,13 @@ pub enum Standing {
 }
 
 /// What to do with line breaks, tabs and long runs of blanks in parameters, which the provider refuses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Whitespace {
     /// Make one blank of them.
+    #[default]
     Collapse,
     /// Refuse the job.
     Refuse,
-}
-
-/// One thing that is wrong with a job's parameters. It never quotes a value: that may be a code or a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// Where, for example `body parameter 2`.
-    pub place: String,
-    /// What is wrong there.
-    pub what: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.what)
-    }
 }
 
 impl Template {
@@ -169,19 +157,6 @@ impl Template {
     #[must_use]
     pub fn text(&self, components: &Components) -> String {
         render::text(self, components)
-    }
-}
-
-/// Collects problems, so that a job's author sees all of them at once.
-#[derive(Debug, Default)]
-struct Problems(Vec<Problem>);
-
-impl Problems {
-    fn add(&mut self, place: impl Into<String>, what: impl Into<String>) {
-        self.0.push(Problem {
-            place: place.into(),
-            what: what.into(),
-        });
     }
 }
 

@@ -184,7 +184,7 @@ fn names_and_positions_are_not_interchangeable() {
     let by_name = named(&json!([{"type": "BODY", "text": "Hi {{name}}!"}]));
     let no_list = "body: this template's parameters have names; give an object with name";
     refuses(&by_name, &json!({"body": ["Ada"]}), &[no_list]);
-    let no_object = "body: this template's 2 parameters have no names; give a list";
+    let no_object = "body: this template's parameters have no names; give a list";
     refuses(
         &order(),
         &json!({"body": {"1": "Ada", "2": "#1042"}}),

@@ -265,7 +265,7 @@ impl ParameterValue {
 }
 
 /// What a JSON value is, for sentences; never the value itself.
-pub(super) fn name_of(value: &Value) -> &'static str {
+pub(in crate::rules) fn name_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "true or false",
