@@ -10,8 +10,18 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
+pub mod attempt;
+pub mod bell;
 pub mod embedded;
+pub mod fold;
+pub mod inbound;
+pub mod lease;
+pub mod look;
 pub mod migrate;
+pub mod people;
+pub mod receipts;
+pub mod settle;
+pub mod upkeep;
 
 /// The database, by way of a pool of connections. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -83,6 +93,16 @@ pub fn is_away(error: &sqlx::Error) -> bool {
         }),
         _ => false,
     }
+}
+
+/// Whether the database refused a value (class 22) or a row (class 23), rather than being away: then it is one row's
+/// fault, and the others can go on without it.
+#[must_use]
+pub fn is_bad_value(error: &sqlx::Error) -> bool {
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
 }
 
 impl Store {

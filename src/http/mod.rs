@@ -1,0 +1,6 @@
+//! Inbound HTTP.
+
+mod lenient;
+mod message;
+pub mod payload;
+pub mod signature;
