@@ -1,5 +1,7 @@
 //! Postrider takes transactional notifications out of a Postgres queue and delivers them through the WhatsApp Business
 //! Cloud API.
 
+pub mod channel;
 pub mod clock;
 pub mod rules;
+pub mod store;
