@@ -1,6 +1,7 @@
 //! Postrider takes transactional notifications out of a Postgres queue and delivers them through the WhatsApp Business
 //! Cloud API.
 
+pub mod cli;
 pub mod channel;
 pub mod clock;
 pub mod config;
@@ -8,3 +9,4 @@ pub mod http;
 pub mod instance;
 pub mod rules;
 pub mod store;
+pub mod telemetry;
