@@ -25,8 +25,8 @@ pub use kinds::{KindConfig, OnUnknown, built_in as built_in_kinds};
 pub use position::Position;
 pub use secret::{Secret, SecretError};
 pub use sections::{
-    Account, App, Consent, Database, Dispatch, Enqueue, Keywords, LimitScope, Limits, Ops, Pacing,
-    Producer, Rate, Retention, Sender, StopCovers, Templates, Webhook, Whatsapp, Whitespace,
+    Account, App, Consent, Database, Dispatch, Enqueue, LimitScope, Limits, Ops, Pacing, Producer,
+    Rate, Retention, Sender, StopCovers, Templates, Webhook, Whatsapp, Whitespace,
 };
 pub use validate::{LEASE_TTL, Problem};
 

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 use serde::{Deserialize, Deserializer, de};
 
 use super::Secret;
+use crate::rules::keywords::{Words, default_words};
 
 /// `[database]`
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -398,23 +399,18 @@ impl Dispatch {
 pub struct Consent {
     /// What a STOP ends.
     pub stop_covers: StopCovers,
-    /// By language, the words that opt out, when they are all that somebody writes. Naming one language replaces all.
-    pub stop_keywords: Keywords,
-    /// By language, the words that opt in again.
-    pub start_keywords: Keywords,
+    /// The words that opt out and in again, by language, when they are all that somebody writes.
+    #[serde(deserialize_with = "over_default_words")]
+    pub keywords: BTreeMap<String, Words>,
     /// Payloads of buttons that opt out.
     pub opt_out_payloads: Vec<String>,
 }
-
-/// Words by language.
-pub type Keywords = BTreeMap<String, Vec<String>>;
 
 impl Default for Consent {
     fn default() -> Self {
         Self {
             stop_covers: StopCovers::All,
-            stop_keywords: keywords(STOP),
-            start_keywords: keywords(START),
+            keywords: default_words(),
             opt_out_payloads: vec![
                 "STOP".to_owned(),
                 "OPT_OUT".to_owned(),
@@ -422,6 +418,15 @@ impl Default for Consent {
             ],
         }
     }
+}
+
+/// The file's words laid over the default ones: a language that it names has its words alone.
+fn over_default_words<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, Words>, D::Error> {
+    let mut words = default_words();
+    words.extend(BTreeMap::<String, Words>::deserialize(deserializer)?);
+    Ok(words)
 }
 
 /// What a STOP ends.
@@ -443,65 +448,6 @@ impl StopCovers {
             Self::Marketing => "marketing",
         }
     }
-}
-
-/// Words that withdraw consent. "Cancel" is in none of them: people answer an order's notification with it.
-const STOP: &[(&str, &[&str])] = &[
-    ("ar", &["توقف", "إيقاف", "قف", "إلغاء الاشتراك"]),
-    ("de", &["stop", "stopp", "abmelden", "abbestellen"]),
-    (
-        "en",
-        &[
-            "stop",
-            "stop all",
-            "stopall",
-            "unsubscribe",
-            "opt out",
-            "optout",
-        ],
-    ),
-    ("es", &["stop", "alto", "baja", "parar", "detener"]),
-    (
-        "fr",
-        &[
-            "stop",
-            "arrêt",
-            "arret",
-            "arrêter",
-            "arreter",
-            "désabonner",
-            "desabonner",
-        ],
-    ),
-    ("hy", &["ստոպ", "կանգ", "դադարեցնել", "հրաժարվել"]),
-    ("pt", &["stop", "pare", "parar", "sair", "descadastrar"]),
-    ("ru", &["стоп", "отписаться", "отписка", "отпишите"]),
-    ("tr", &["dur", "durdur", "ret", "çık", "abonelikten çık"]),
-];
-
-/// Words that give it again.
-const START: &[(&str, &[&str])] = &[
-    ("ar", &["ابدأ", "ابدا", "اشتراك"]),
-    ("de", &["start", "anmelden"]),
-    ("en", &["start", "unstop", "subscribe", "opt in", "optin"]),
-    ("es", &["start", "alta", "iniciar", "comenzar"]),
-    ("fr", &["start", "démarrer", "demarrer", "commencer"]),
-    ("hy", &["ստարտ", "սկսել"]),
-    ("pt", &["start", "iniciar", "começar", "comecar"]),
-    ("ru", &["старт", "подписаться", "начать"]),
-    ("tr", &["başla", "başlat"]),
-];
-
-fn keywords(table: &[(&str, &[&str])]) -> Keywords {
-    table
-        .iter()
-        .map(|(language, words)| {
-            (
-                (*language).to_owned(),
-                words.iter().map(|word| (*word).to_owned()).collect(),
-            )
-        })
-        .collect()
 }
 
 /// `[webhook]`: where the provider tells us what became of messages.

@@ -254,6 +254,17 @@ fn the_file_is_the_flag_then_the_variable_then_the_usual_place() {
 }
 
 #[test]
+fn a_language_in_the_file_has_its_words_alone_and_the_others_stay() {
+    let config = parse("[consent.keywords.en]\nstop = [\"enough\"]\n").unwrap();
+    assert_eq!(config.consent.keywords["en"].stop, ["enough"]);
+    assert!(config.consent.keywords["en"].start.is_empty());
+    assert_eq!(
+        config.consent.keywords["tr"],
+        Consent::default().keywords["tr"]
+    );
+}
+
+#[test]
 fn an_inline_secret_works_and_is_warned_of() {
     let config = parse("[[accounts]]\nwaba_id = \"1\"\ntoken = \"plain\"\n").unwrap();
     let keys: Vec<String> = config
@@ -279,6 +290,7 @@ const SECTIONS: &[&str] = &[
     "[kinds.otp]",
     "[dispatch]",
     "[consent]",
+    "[consent.keywords.en]",
     "[webhook]",
     "[ops]",
     "[retention]",
@@ -305,14 +317,19 @@ fn the_shipped_file_is_the_defaults_but_for_what_only_you_can_know() {
     assert_eq!(shipped.warnings(), []);
 }
 
-#[test]
-fn the_examples_in_the_shipped_file_are_valid_when_uncommented() {
-    let uncommented: Vec<&str> = example()
+/// The shipped file with its examples in use.
+fn uncommented() -> String {
+    let lines: Vec<&str> = example()
         .lines()
         .map(|line| line.strip_prefix("#: ").unwrap_or(line))
         .collect();
-    assert_ne!(uncommented.join("\n"), example().trim_end());
-    let config = parse(&uncommented.join("\n")).unwrap();
+    lines.join("\n")
+}
+
+#[test]
+fn the_examples_in_the_shipped_file_are_valid_when_uncommented() {
+    assert_ne!(uncommented(), example().trim_end());
+    let config = parse(&uncommented()).unwrap();
     assert!(
         ["staff", "booking", "account"]
             .iter()
@@ -322,23 +339,20 @@ fn the_examples_in_the_shipped_file_are_valid_when_uncommented() {
 
 #[test]
 fn the_shipped_file_names_every_key_there_is() {
+    let text = format!("\n{}", uncommented());
     for section in SECTIONS {
         // The refusal of an unknown key lists the known ones: the list is the structs' own.
         let error = mistake(&format!("{section}\nno_such_key = 1\n"));
         let known = error.split("unknown field `no_such_key`").nth(1).unwrap();
         for key in known.split('`').skip(1).step_by(2) {
-            let as_key = format!("{key} = ");
-            let as_section = ["[", "[["]
-                .iter()
-                .any(|open| example().contains(&format!("\n{open}{key}")))
-                || example().contains(&format!(".{key}]"));
-            let named = example()
-                .lines()
-                .any(|line| line.trim_start_matches("#: ").starts_with(&as_key));
-            assert!(
-                named || as_section,
-                "{section} {key} is not in config/postrider.toml"
-            );
+            let forms = [
+                format!("\n{key} = "),
+                format!("\n[{key}"),
+                format!("\n[[{key}"),
+                format!(".{key}."),
+            ];
+            let is_named = forms.iter().any(|form| text.contains(form));
+            assert!(is_named, "{section} {key} is not in config/postrider.toml");
         }
     }
 }

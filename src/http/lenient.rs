@@ -23,7 +23,9 @@ impl<'a> Scalar<'a> {
     pub(super) fn text(self) -> Option<Cow<'a, str>> {
         match self {
             Scalar::Text(text) if text.is_empty() => None,
-            Scalar::Text(text) if text.contains('\0') => Some(text.replace('\0', "\u{fffd}").into()),
+            Scalar::Text(text) if text.contains('\0') => {
+                Some(text.replace('\0', "\u{fffd}").into())
+            }
             Scalar::Text(text) => Some(text),
             Scalar::Number(number) => Some(number.to_string().into()),
             Scalar::Nothing => None,
@@ -76,7 +78,10 @@ impl<'de> Visitor<'de> for ScalarVisitor {
         Ok(i64::try_from(number).map_or(Scalar::Nothing, Scalar::Number))
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "times and codes are far below 2^53, and a cast saturates")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "times and codes are far below 2^53, and a cast saturates"
+    )]
     fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
         Ok(Scalar::Number(number as i64))
     }
@@ -198,20 +203,41 @@ mod tests {
 
     #[test]
     fn what_is_neither_is_nothing() {
-        for json in ["null", "true", "{\"a\":[1]}", "[1,{}]", "\"\"", "18446744073709551615"] {
+        for json in [
+            "null",
+            "true",
+            "{\"a\":[1]}",
+            "[1,{}]",
+            "\"\"",
+            "18446744073709551615",
+        ] {
             assert_eq!(scalar(json).text(), None, "{json}");
         }
     }
 
     #[test]
     fn a_nul_does_not_reach_the_database() {
-        assert_eq!(scalar("\"a\\u0000b\"").owned().as_deref(), Some("a\u{fffd}b"));
+        assert_eq!(
+            scalar("\"a\\u0000b\"").owned().as_deref(),
+            Some("a\u{fffd}b")
+        );
     }
 
     #[test]
     fn a_part_of_another_shape_is_absent() {
-        assert_eq!(serde_json::from_str::<Soft<Vec<u8>>>("{\"a\":1}").unwrap().0, None);
-        assert!(matches!(serde_json::from_str("\"oops\"").unwrap(), Elements::Odd));
-        assert!(matches!(serde_json::from_str("null").unwrap(), Elements::Absent));
+        assert_eq!(
+            serde_json::from_str::<Soft<Vec<u8>>>("{\"a\":1}")
+                .unwrap()
+                .0,
+            None
+        );
+        assert!(matches!(
+            serde_json::from_str("\"oops\"").unwrap(),
+            Elements::Odd
+        ));
+        assert!(matches!(
+            serde_json::from_str("null").unwrap(),
+            Elements::Absent
+        ));
     }
 }

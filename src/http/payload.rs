@@ -55,6 +55,29 @@ pub struct Notices {
     pub events: Vec<Event>,
 }
 
+impl Notices {
+    /// How many rows it makes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.receipts.len() + self.inbound.len() + self.wishes.len() + self.events.len()
+    }
+
+    /// Whether it says nothing at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0 && self.links.is_empty()
+    }
+
+    /// Adds what another body says.
+    pub fn append(&mut self, mut other: Notices) {
+        self.receipts.append(&mut other.receipts);
+        self.inbound.append(&mut other.inbound);
+        self.wishes.append(&mut other.wishes);
+        self.links.append(&mut other.links);
+        self.events.append(&mut other.events);
+    }
+}
+
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow, default)]
@@ -186,7 +209,10 @@ struct IdChange<'a> {
 /// Reads a body. Whatever it holds, it is no error.
 #[must_use]
 pub fn read(body: &[u8], reading: &Reading<'_>) -> Notices {
-    let mut reader = Reader { reading, notices: Notices::default() };
+    let mut reader = Reader {
+        reading,
+        notices: Notices::default(),
+    };
     match std::str::from_utf8(body) {
         Ok(text) => reader.envelope(text),
         Err(_) => reader.problem("", &String::from_utf8_lossy(body), "is not UTF-8"),
@@ -202,7 +228,9 @@ pub(super) struct Reader<'r> {
 impl Reader<'_> {
     fn envelope(&mut self, text: &str) {
         match serde_json::from_str(text) {
-            Ok(Envelope { entry: Elements::List(entries) }) => entries.into_iter().for_each(|entry| self.entry(entry)),
+            Ok(Envelope {
+                entry: Elements::List(entries),
+            }) => entries.into_iter().for_each(|entry| self.entry(entry)),
             Ok(_) => self.problem("", text, "has no list of entries"),
             Err(error) => self.problem("", text, &error.to_string()),
         }
@@ -210,9 +238,15 @@ impl Reader<'_> {
 
     fn entry(&mut self, raw: &RawValue) {
         match serde_json::from_str(raw.get()) {
-            Ok(Entry { id, time, changes: Elements::List(changes) }) => {
+            Ok(Entry {
+                id,
+                time,
+                changes: Elements::List(changes),
+            }) => {
                 let (id, time) = (id.owned(), time.number());
-                changes.into_iter().for_each(|change| self.change(id.as_deref(), time, change));
+                changes
+                    .into_iter()
+                    .for_each(|change| self.change(id.as_deref(), time, change));
             }
             Ok(_) => self.problem("", raw.get(), "has no list of changes"),
             Err(error) => self.problem("", raw.get(), &error.to_string()),
@@ -238,21 +272,39 @@ impl Reader<'_> {
             Ok(value) => value,
             Err(error) => return self.problem("messages", change.get(), &error.to_string()),
         };
-        let number = value.metadata.0.and_then(|metadata| metadata.phone_number_id.owned());
-        for contact in value.contacts.0.into_iter().flatten().filter_map(|contact| contact.0) {
+        let number = value
+            .metadata
+            .0
+            .and_then(|metadata| metadata.phone_number_id.owned());
+        for contact in value
+            .contacts
+            .0
+            .into_iter()
+            .flatten()
+            .filter_map(|contact| contact.0)
+        {
             self.same_person(contact.wa_id, contact.user_id, LinkSource::Webhook);
         }
-        let is_empty = [&value.statuses, &value.messages].iter().all(|list| matches!(list, Elements::Absent));
+        let is_empty = [&value.statuses, &value.messages]
+            .iter()
+            .all(|list| matches!(list, Elements::Absent));
         if is_empty || !matches!(value.errors, Elements::Absent) {
             self.event("messages", None, change.get().to_owned());
         }
         for (list, read) in [
-            (value.statuses, Self::status as fn(&mut Self, Option<&str>, &RawValue)),
+            (
+                value.statuses,
+                Self::status as fn(&mut Self, Option<&str>, &RawValue),
+            ),
             (value.messages, Self::message),
         ] {
             match list {
-                Elements::List(elements) => elements.into_iter().for_each(|raw| read(self, number.as_deref(), raw)),
-                Elements::Odd => self.problem("messages", change.get(), "statuses or messages are no list"),
+                Elements::List(elements) => elements
+                    .into_iter()
+                    .for_each(|raw| read(self, number.as_deref(), raw)),
+                Elements::Odd => {
+                    self.problem("messages", change.get(), "statuses or messages are no list")
+                }
                 Elements::Absent => {}
             }
         }
@@ -264,34 +316,64 @@ impl Reader<'_> {
             Err(error) => return self.problem("messages", raw.get(), &error.to_string()),
         };
         let (Some(provider_id), Some(status)) = (element.id.owned(), element.status.owned()) else {
-            return self.problem("messages", raw.get(), "a status without id or without status");
+            return self.problem(
+                "messages",
+                raw.get(),
+                "a status without id or without status",
+            );
         };
         let callback = element.biz_opaque_callback_data.owned();
-        let error = element.errors.0.into_iter().flatten().find_map(|error| error.0).unwrap_or_default();
+        let error = element
+            .errors
+            .0
+            .into_iter()
+            .flatten()
+            .find_map(|error| error.0)
+            .unwrap_or_default();
         let pricing = element.pricing.0.unwrap_or_default();
         self.notices.receipts.push(Receipt {
             phone_number_id: number.map(str::to_owned),
             provider_id,
-            about: callback.as_deref().and_then(|text| self.about(text, &status)),
+            about: callback
+                .as_deref()
+                .and_then(|text| self.about(text, &status)),
             callback,
             status,
             at: self.time(&element.timestamp),
-            error_code: error.code.number().and_then(|code| i32::try_from(code).ok()),
+            error_code: error
+                .code
+                .number()
+                .and_then(|code| i32::try_from(code).ok()),
             error_title: error.title.owned().or_else(|| error.message.owned()),
             pricing_category: pricing.category.owned(),
             pricing_type: pricing.kind.owned(),
             raw: raw.get().to_owned(),
         });
         if element.recipient_type != Scalar::Text("group".into()) {
-            self.same_person(element.recipient_id, element.recipient_user_id, LinkSource::Webhook);
+            self.same_person(
+                element.recipient_id,
+                element.recipient_user_id,
+                LinkSource::Webhook,
+            );
         }
     }
 
     /// The job of ours that a status moves.
     fn about(&self, callback: &str, status: &str) -> Option<About> {
         Status::parse(status)?;
-        let Callback { installation, job, attempt, lane, day } = Callback::parse(callback)?;
-        (installation == self.reading.installation).then_some(About { job, attempt, lane, day })
+        let Callback {
+            installation,
+            job,
+            attempt,
+            lane,
+            day,
+        } = Callback::parse(callback)?;
+        (installation == self.reading.installation).then_some(About {
+            job,
+            attempt,
+            lane,
+            day,
+        })
     }
 
     fn message(&mut self, number: Option<&str>, raw: &RawValue) {
@@ -339,7 +421,10 @@ impl Reader<'_> {
         let at = self.time(&preference.timestamp);
         let phone = preference.wa_id.text().and_then(|id| address_key(&id));
         let user = preference.user_id.text().and_then(|id| address_key(&id));
-        let is_marketing = preference.category.text().is_none_or(|category| category.starts_with("marketing"));
+        let is_marketing = preference
+            .category
+            .text()
+            .is_none_or(|category| category.starts_with("marketing"));
         let given = match preference.value.text().as_deref() {
             Some("stop") => false,
             Some("resume") => true,
@@ -347,7 +432,14 @@ impl Reader<'_> {
         };
         if let Some(key) = phone.or(user).filter(|_| is_marketing) {
             let scope = "marketing".to_owned();
-            self.notices.wishes.push(Wish { key, scope, given, at, source: "provider", evidence: None });
+            self.notices.wishes.push(Wish {
+                key,
+                scope,
+                given,
+                at,
+                source: "provider",
+                evidence: None,
+            });
         }
     }
 
@@ -363,7 +455,11 @@ impl Reader<'_> {
     pub(super) fn same_person(&mut self, known: Scalar<'_>, also: Scalar<'_>, source: LinkSource) {
         let key = |id: Scalar<'_>| id.text().and_then(|id| address_key(&id));
         if let (false, Some(known), Some(also)) = (also == Scalar::Nothing, key(known), key(also)) {
-            self.notices.links.push(Link { known, also, source });
+            self.notices.links.push(Link {
+                known,
+                also,
+                source,
+            });
         }
     }
 
@@ -374,8 +470,14 @@ impl Reader<'_> {
             ..100_000_000_000 => DateTime::from_timestamp(number, 0),
             _ => DateTime::from_timestamp_millis(number),
         };
-        let is_likely = |at: &DateTime<Utc>| (now - TimeDelta::days(366)..now + TimeDelta::days(1)).contains(at);
-        timestamp.number().and_then(read).filter(is_likely).unwrap_or(now)
+        let is_likely = |at: &DateTime<Utc>| {
+            (now - TimeDelta::days(366)..now + TimeDelta::days(1)).contains(at)
+        };
+        timestamp
+            .number()
+            .and_then(read)
+            .filter(is_likely)
+            .unwrap_or(now)
     }
 
     fn problem(&mut self, field: &str, raw: &str, problem: &str) {
@@ -384,15 +486,27 @@ impl Reader<'_> {
 
     fn event(&mut self, field: &str, problem: Option<String>, raw: String) {
         let (app, field) = (self.reading.app.to_owned(), field.to_owned());
-        let raw = if raw.contains('\0') { raw.replace('\0', "\u{fffd}") } else { raw };
-        self.notices.events.push(Event { app, field, problem, raw });
+        let raw = if raw.contains('\0') {
+            raw.replace('\0', "\u{fffd}")
+        } else {
+            raw
+        };
+        self.notices.events.push(Event {
+            app,
+            field,
+            problem,
+            raw,
+        });
     }
 }
 
 /// The change alone in its entry, because the entry says which account it is about.
 fn in_entry(id: Option<&str>, time: Option<i64>, change: &RawValue) -> String {
     let (id, time) = (serde_json::json!(id), serde_json::json!(time));
-    format!(r#"{{"id":{id},"time":{time},"changes":[{}]}}"#, change.get())
+    format!(
+        r#"{{"id":{id},"time":{time},"changes":[{}]}}"#,
+        change.get()
+    )
 }
 
 /// The canonical key of an id in a webhook: a phone number without its `+`, or a business-scoped id.

@@ -14,21 +14,34 @@ pub fn is_signed(header: &str, body: &[u8], secrets: &[SecretString]) -> bool {
     let Some(signature) = header.strip_prefix("sha256=").and_then(unhex) else {
         return false;
     };
-    secrets.iter().any(|secret| keyed(secret).chain_update(body).verify_slice(&signature).is_ok())
+    secrets.iter().any(|secret| {
+        keyed(secret)
+            .chain_update(body)
+            .verify_slice(&signature)
+            .is_ok()
+    })
 }
 
 /// The header's value for a body; what the provider does, for tests and the sandbox.
 #[must_use]
 pub fn sign(body: &[u8], secret: &SecretString) -> String {
     let tag = keyed(secret).chain_update(body).finalize().into_bytes();
-    tag.iter().fold("sha256=".to_owned(), |header, byte| format!("{header}{byte:02x}"))
+    tag.iter().fold("sha256=".to_owned(), |header, byte| {
+        format!("{header}{byte:02x}")
+    })
 }
 
 /// Whether a token is the expected one, without telling by the time how much of it is right.
 #[must_use]
 pub fn is_same(token: &str, expected: &SecretString) -> bool {
-    let tag = keyed(expected).chain_update(expected.expose_secret()).finalize().into_bytes();
-    keyed(expected).chain_update(token).verify_slice(&tag).is_ok()
+    let tag = keyed(expected)
+        .chain_update(expected.expose_secret())
+        .finalize()
+        .into_bytes();
+    keyed(expected)
+        .chain_update(token)
+        .verify_slice(&tag)
+        .is_ok()
 }
 
 fn keyed(secret: &SecretString) -> Hmac<Sha256> {
@@ -47,7 +60,9 @@ fn unhex(text: &str) -> Option<[u8; 32]> {
 }
 
 fn nibble(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+    char::from(digit)
+        .to_digit(16)
+        .and_then(|value| u8::try_from(value).ok())
 }
 
 #[cfg(test)]
@@ -55,14 +70,20 @@ mod tests {
     use super::*;
 
     fn secrets(list: &[&str]) -> Vec<SecretString> {
-        list.iter().map(|secret| SecretString::from(*secret)).collect()
+        list.iter()
+            .map(|secret| SecretString::from(*secret))
+            .collect()
     }
 
     #[test]
     fn the_signature_is_the_one_that_others_compute() {
         // RFC 4231, test case 2.
         let header = "sha256=5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
-        assert!(is_signed(header, b"what do ya want for nothing?", &secrets(&["Jefe"])));
+        assert!(is_signed(
+            header,
+            b"what do ya want for nothing?",
+            &secrets(&["Jefe"])
+        ));
     }
 
     #[test]
@@ -78,11 +99,18 @@ mod tests {
     fn one_bit_elsewhere_or_one_digit_less_is_no_signature() {
         let secrets = secrets(&["s"]);
         let good = sign(b"{}", &secrets[0]);
-        assert!(is_signed(&good.to_uppercase().replace("SHA", "sha"), b"{}", &secrets), "hex of either case");
+        assert!(
+            is_signed(&good.to_uppercase().replace("SHA", "sha"), b"{}", &secrets),
+            "hex of either case"
+        );
         assert!(!is_signed(&good, b"{} ", &secrets));
         assert!(!is_signed(&good[..good.len() - 1], b"{}", &secrets));
         assert!(!is_signed(&good.replace("sha256=", ""), b"{}", &secrets));
-        assert!(!is_signed(&format!("sha256={}", "g".repeat(64)), b"{}", &secrets));
+        assert!(!is_signed(
+            &format!("sha256={}", "g".repeat(64)),
+            b"{}",
+            &secrets
+        ));
         assert!(!is_signed("", b"{}", &secrets));
         assert!(!is_signed(&good, b"{}", &[]));
     }

@@ -36,7 +36,13 @@ impl<'a> Callback<'a> {
         let attempt = parts.next()?.parse().ok().filter(|attempt| *attempt >= 1)?;
         let job = JobId(parts.next()?.parse().ok()?);
         let installation = parts.next().filter(|name| !name.is_empty())?;
-        Some(Callback { installation, job, attempt, lane, day })
+        Some(Callback {
+            installation,
+            job,
+            attempt,
+            lane,
+            day,
+        })
     }
 }
 
@@ -47,8 +53,18 @@ fn six_digits(text: &str) -> Option<&str> {
 
 impl fmt::Display for Callback<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Callback { installation, job, attempt, lane, day } = self;
-        write!(f, "pr1.{installation}.{job}.{attempt}.{lane}.{}", day.format("%y%m%d"))
+        let Callback {
+            installation,
+            job,
+            attempt,
+            lane,
+            day,
+        } = self;
+        write!(
+            f,
+            "pr1.{installation}.{job}.{attempt}.{lane}.{}",
+            day.format("%y%m%d")
+        )
     }
 }
 
@@ -143,12 +159,27 @@ impl Progress {
     #[must_use]
     pub fn of(status: Status, at: DateTime<Utc>) -> Self {
         match status {
-            Status::Sent => Progress { sent_at: Some(at), ..Self::in_state(State::Sent) },
-            Status::Delivered => Progress { delivered_at: Some(at), ..Self::in_state(State::Delivered) },
-            Status::Read => Progress { read_at: Some(at), ..Self::in_state(State::Read) },
+            Status::Sent => Progress {
+                sent_at: Some(at),
+                ..Self::in_state(State::Sent)
+            },
+            Status::Delivered => Progress {
+                delivered_at: Some(at),
+                ..Self::in_state(State::Delivered)
+            },
+            Status::Read => Progress {
+                read_at: Some(at),
+                ..Self::in_state(State::Read)
+            },
             Status::Failed => {
-                let failure = Failure { at: Some(at), ..Failure::default() };
-                Progress { failure, ..Self::in_state(State::Failed) }
+                let failure = Failure {
+                    at: Some(at),
+                    ..Failure::default()
+                };
+                Progress {
+                    failure,
+                    ..Self::in_state(State::Failed)
+                }
             }
         }
     }
@@ -157,14 +188,25 @@ impl Progress {
     #[must_use]
     pub fn join(self, other: Progress) -> Progress {
         let (a, b) = (self, other);
-        let (sent_at, delivered_at) = (least(a.sent_at, b.sent_at), least(a.delivered_at, b.delivered_at));
+        let (sent_at, delivered_at) = (
+            least(a.sent_at, b.sent_at),
+            least(a.delivered_at, b.delivered_at),
+        );
         let read_at = least(a.read_at, b.read_at);
         let pricing_category = least(a.pricing_category, b.pricing_category);
         let pricing_type = least(a.pricing_type, b.pricing_type);
         let ends = [(a.state, a.failure), (b.state, b.failure)];
         let [first, second] = ends.map(|(state, failure)| (rank(state), Reverse(failure), state));
         let (_, Reverse(failure), state) = if second > first { second } else { first };
-        Progress { state, failure, sent_at, delivered_at, read_at, pricing_category, pricing_type }
+        Progress {
+            state,
+            failure,
+            sent_at,
+            delivered_at,
+            read_at,
+            pricing_category,
+            pricing_type,
+        }
     }
 
     /// When it reached the phone, and whether that is only inferred: what was read had been delivered, though the
@@ -206,7 +248,12 @@ mod tests {
 
     #[test]
     fn an_installations_name_may_hold_dots() {
-        assert_eq!(Callback::parse("pr1.eu.west.7.1.3.261121").unwrap().installation, "eu.west");
+        assert_eq!(
+            Callback::parse("pr1.eu.west.7.1.3.261121")
+                .unwrap()
+                .installation,
+            "eu.west"
+        );
     }
 
     #[test]
@@ -243,7 +290,11 @@ mod tests {
         ] {
             let joined = Progress::in_state(before).join(failed());
             assert_eq!(joined.state, after);
-            assert_eq!(joined.failure.at.is_some(), after == State::Failed, "{before}: a failure shows only while it holds");
+            assert_eq!(
+                joined.failure.at.is_some(),
+                after == State::Failed,
+                "{before}: a failure shows only while it holds"
+            );
         }
     }
 
@@ -251,16 +302,27 @@ mod tests {
     fn what_was_read_counts_as_delivered_until_the_phone_says_when() {
         let read = Progress::of(Status::Read, time(9));
         assert_eq!(read.delivered(), Some((time(9), true)));
-        assert_eq!(read.join(Progress::of(Status::Delivered, time(5))).delivered(), Some((time(5), false)));
+        assert_eq!(
+            read.join(Progress::of(Status::Delivered, time(5)))
+                .delivered(),
+            Some((time(5), false))
+        );
     }
 
     #[test]
     fn of_two_failures_the_earlier_is_told() {
         let fail = |at, code| Progress {
-            failure: Failure { at: Some(time(at)), code: Some(code), title: None },
+            failure: Failure {
+                at: Some(time(at)),
+                code: Some(code),
+                title: None,
+            },
             ..Progress::of(Status::Failed, time(at))
         };
-        assert_eq!(fail(7, 131_026).join(fail(3, 131_049)).failure.code, Some(131_049));
+        assert_eq!(
+            fail(7, 131_026).join(fail(3, 131_049)).failure.code,
+            Some(131_049)
+        );
     }
 
     fn progress() -> impl Strategy<Value = Progress> {
@@ -275,18 +337,43 @@ mod tests {
         ];
         let at = || option::of((0..4i64).prop_map(time));
         let word = || option::of(select(vec!["utility".to_owned(), "marketing".to_owned()]));
-        let failure = (at(), option::of(0..3i32), word()).prop_map(|(at, code, title)| Failure { at, code, title });
-        (select(states.to_vec()), failure, at(), at(), at(), word(), word()).prop_map(
-            |(state, failure, sent_at, delivered_at, read_at, pricing_category, pricing_type)| Progress {
-                state,
-                failure: if state == State::Failed { failure } else { Failure::default() },
-                sent_at,
-                delivered_at,
-                read_at,
-                pricing_category,
-                pricing_type,
-            },
+        let failure = (at(), option::of(0..3i32), word()).prop_map(|(at, code, title)| Failure {
+            at,
+            code,
+            title,
+        });
+        (
+            select(states.to_vec()),
+            failure,
+            at(),
+            at(),
+            at(),
+            word(),
+            word(),
         )
+            .prop_map(
+                |(
+                    state,
+                    failure,
+                    sent_at,
+                    delivered_at,
+                    read_at,
+                    pricing_category,
+                    pricing_type,
+                )| Progress {
+                    state,
+                    failure: if state == State::Failed {
+                        failure
+                    } else {
+                        Failure::default()
+                    },
+                    sent_at,
+                    delivered_at,
+                    read_at,
+                    pricing_category,
+                    pricing_type,
+                },
+            )
     }
 
     proptest! {

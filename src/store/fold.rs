@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, NaiveDate, Utc};
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool, error::DatabaseError};
 
 use super::{
     is_bad_value,
@@ -90,18 +90,26 @@ struct Said {
 /// database refuses is set aside, and the others are folded.
 pub async fn fold(pool: &PgPool, limit: i64) -> Result<FoldReport, sqlx::Error> {
     match step(pool, limit, None).await {
-        Err(error) if is_bad_value(&error) => one_by_one(pool, limit).await,
+        Err(error) if is_refused(&error) => one_by_one(pool, limit).await,
         result => result,
     }
 }
 
+/// Whether it is one receipt's fault; its day may have no partition, for one.
+fn is_refused(error: &sqlx::Error) -> bool {
+    let breaks_rule = |error: &dyn DatabaseError| error.code().is_some_and(|code| code.starts_with("23"));
+    is_bad_value(error) || error.as_database_error().is_some_and(breaks_rule)
+}
+
 async fn one_by_one(pool: &PgPool, limit: i64) -> Result<FoldReport, sqlx::Error> {
     let mut total = FoldReport::default();
-    let due = sqlx::query_file_as!(Row, "src/store/fold_take.sql", limit, None::<i64>).fetch_all(pool).await?;
+    let due = sqlx::query_file_as!(Row, "src/store/fold_take.sql", limit, None::<i64>)
+        .fetch_all(pool)
+        .await?;
     for id in column(&due, |row| row.id) {
         match step(pool, 1, Some(id)).await {
             Ok(report) => total.add(&report),
-            Err(error) if is_bad_value(&error) => {
+            Err(error) if is_refused(&error) => {
                 tracing::error!(receipt.id = id, %error, "a receipt cannot be folded; it is tried again in ten minutes");
                 set_aside(pool, id).await?;
                 total.taken += 1;
@@ -118,11 +126,16 @@ async fn step(pool: &PgPool, limit: i64, only: Option<i64>) -> Result<FoldReport
     if !alone(&mut tx).await? {
         return Ok(FoldReport::default());
     }
-    let rows = sqlx::query_file_as!(Row, "src/store/fold_take.sql", limit, only).fetch_all(&mut *tx).await?;
+    let rows = sqlx::query_file_as!(Row, "src/store/fold_take.sql", limit, only)
+        .fetch_all(&mut *tx)
+        .await?;
     if rows.is_empty() {
         return Ok(FoldReport::default());
     }
-    let mut report = FoldReport { taken: rows.len(), ..FoldReport::default() };
+    let mut report = FoldReport {
+        taken: rows.len(),
+        ..FoldReport::default()
+    };
     let mut early = Vec::new();
     let ids = column(&rows, |row| row.id);
     report.oldest = rows.iter().map(|row| row.received_at).min();
@@ -200,9 +213,17 @@ fn progress(row: Row) -> Progress {
     let status = Status::parse(&row.status).unwrap_or(Status::Sent);
     let mut progress = Progress::of(status, row.at);
     if status == Status::Failed {
-        progress.failure = Failure { at: Some(row.at), code: row.error_code, title: row.error_title };
+        progress.failure = Failure {
+            at: Some(row.at),
+            code: row.error_code,
+            title: row.error_title,
+        };
     }
-    Progress { pricing_category: row.pricing_category, pricing_type: row.pricing_type, ..progress }
+    Progress {
+        pricing_category: row.pricing_category,
+        pricing_type: row.pricing_type,
+        ..progress
+    }
 }
 
 fn key(said: &Said) -> Attempt {
@@ -236,15 +257,26 @@ async fn apply<'a>(
     )
     .fetch_all(&mut *conn)
     .await?;
-    let people: HashMap<Attempt, String> =
-        reached.into_iter().map(|row| ((row.job, row.attempt), row.recipient_key)).collect();
+    let people: HashMap<Attempt, String> = reached
+        .into_iter()
+        .map(|row| ((row.job, row.attempt), row.recipient_key))
+        .collect();
     heed_marketing(conn, said, &people).await?;
-    Ok(said.iter().copied().filter(|s| !people.contains_key(&key(s))).collect())
+    Ok(said
+        .iter()
+        .copied()
+        .filter(|s| !people.contains_key(&key(s)))
+        .collect())
 }
 
 /// Why it failed, in our words.
 fn reason(progress: &Progress) -> Option<&'static str> {
-    let reason = || progress.failure.code.map_or(FinalReason::ProviderRefused, failure_reason);
+    let reason = || {
+        progress
+            .failure
+            .code
+            .map_or(FinalReason::ProviderRefused, failure_reason)
+    };
     (progress.state == State::Failed).then(|| reason().as_str())
 }
 
@@ -258,7 +290,14 @@ async fn heed_marketing(
     let wish = |s: &&Said| {
         let key = people.get(&key(s))?.clone();
         let at = s.progress.failure.at?;
-        Some(Wish { key, scope: "marketing".to_owned(), given: false, at, source: "provider", evidence: None })
+        Some(Wish {
+            key,
+            scope: "marketing".to_owned(),
+            given: false,
+            at,
+            source: "provider",
+            evidence: None,
+        })
     };
     let wishes: Vec<Wish> = said.iter().filter(withdrawn).filter_map(wish).collect();
     if wishes.is_empty() {
@@ -269,7 +308,11 @@ async fn heed_marketing(
 }
 
 /// Settles the jobs among these whose attempt is open, as accepted; returns how many.
-async fn settle(conn: &mut PgConnection, day: NaiveDate, said: &[&Said]) -> Result<usize, sqlx::Error> {
+async fn settle(
+    conn: &mut PgConnection,
+    day: NaiveDate,
+    said: &[&Said],
+) -> Result<usize, sqlx::Error> {
     if said.is_empty() {
         return Ok(0);
     }
@@ -289,7 +332,12 @@ async fn settle(conn: &mut PgConnection, day: NaiveDate, said: &[&Said]) -> Resu
 }
 
 async fn leave_inbox(conn: &mut PgConnection, ids: &[i64]) -> Result<(), sqlx::Error> {
-    sqlx::query!("delete from postrider.receipt_inbox where id = any($1)", ids).execute(conn).await?;
+    sqlx::query!(
+        "delete from postrider.receipt_inbox where id = any($1)",
+        ids
+    )
+    .execute(conn)
+    .await?;
     Ok(())
 }
 
@@ -297,7 +345,9 @@ async fn park(conn: &mut PgConnection, ids: &[i64]) -> Result<(), sqlx::Error> {
     if ids.is_empty() {
         return Ok(());
     }
-    sqlx::query_file!("src/store/fold_park.sql", ids).execute(conn).await?;
+    sqlx::query_file!("src/store/fold_park.sql", ids)
+        .execute(conn)
+        .await?;
     Ok(())
 }
 

@@ -70,7 +70,10 @@ async fn keep(conn: &mut PgConnection, messages: &[Inbound]) -> Result<(), sqlx:
 }
 
 async fn open_windows(conn: &mut PgConnection, messages: &[Inbound]) -> Result<(), sqlx::Error> {
-    let opening: Vec<&Inbound> = messages.iter().filter(|message| message.opens_window).collect();
+    let opening: Vec<&Inbound> = messages
+        .iter()
+        .filter(|message| message.opens_window)
+        .collect();
     if opening.is_empty() {
         return Ok(());
     }

@@ -1,16 +1,4 @@
 //! Postgres: the only place that has SQL.
-
-pub mod fold;
-pub mod inbound;
-pub mod people;
-pub mod receipts;
-
-/// Whether the database refused a value (class 22) or a row (class 23), rather than being away: then it is one row's
-/// fault, and the others can go on without it.
-#[must_use]
-pub fn is_bad_value(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    code.is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
 //!
 //! Each file is one thing that is asked of the database; longer statements stand beside it in a `.sql` file. Everything is
 //! schema-qualified, so no session depends on a search path.
@@ -25,9 +13,13 @@ use sqlx::{
 pub mod attempt;
 pub mod bell;
 pub mod embedded;
+pub mod fold;
+pub mod inbound;
 pub mod lease;
 pub mod look;
 pub mod migrate;
+pub mod people;
+pub mod receipts;
 pub mod settle;
 pub mod upkeep;
 
@@ -101,6 +93,14 @@ pub fn is_away(error: &sqlx::Error) -> bool {
         }),
         _ => false,
     }
+}
+
+/// Whether the database refused a value: a wrong one (class 22), or one that is too long for an index (class 54). That is
+/// one row's fault, and the others can go on without it.
+#[must_use]
+pub fn is_bad_value(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| code.starts_with("22") || code.starts_with("54"))
 }
 
 impl Store {

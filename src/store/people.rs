@@ -78,9 +78,10 @@ pub async fn link(pool: &PgPool, links: &[Link]) -> Result<usize, sqlx::Error> {
     let mut linked = 0;
     for link in new {
         let source = link.source.as_str();
-        let is_new = sqlx::query_file_scalar!("src/store/people_link.sql", &link.known, &link.also, source)
-            .fetch_one(&mut *tx)
-            .await?;
+        let is_new =
+            sqlx::query_file_scalar!("src/store/people_link.sql", &link.known, &link.also, source)
+                .fetch_one(&mut *tx)
+                .await?;
         linked += usize::from(is_new);
     }
     tx.commit().await?;
@@ -96,7 +97,11 @@ async fn new_links<'a>(pool: &PgPool, links: &'a [Link]) -> Result<Vec<&'a Link>
     )
     .fetch_all(pool)
     .await?;
-    let at = |ordinal: i64| usize::try_from(ordinal - 1).ok().and_then(|index| links.get(index));
+    let at = |ordinal: i64| {
+        usize::try_from(ordinal - 1)
+            .ok()
+            .and_then(|index| links.get(index))
+    };
     Ok(ordinals.into_iter().filter_map(at).collect())
 }
 
@@ -121,14 +126,20 @@ pub async fn heed(conn: &mut PgConnection, wishes: &[Wish]) -> Result<(), sqlx::
 
 /// Until the end of the transaction nobody links, so an address stands for the same person throughout.
 pub async fn hold_still(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
-    sqlx::query!("select pg_advisory_xact_lock_shared(hashtext('postrider.people'))").execute(conn).await?;
+    sqlx::query!("select pg_advisory_xact_lock_shared(hashtext('postrider.people'))")
+        .execute(conn)
+        .await?;
     Ok(())
 }
 
 /// Until the end of the transaction nobody writes consent. A quarter of a second is long enough for those who are about
 /// to commit, and short enough for those who queue behind us.
 async fn hold_alone(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
-    sqlx::query!("set local lock_timeout = '250ms'").execute(&mut *conn).await?;
-    sqlx::query!("select pg_advisory_xact_lock(hashtext('postrider.people'))").execute(conn).await?;
+    sqlx::query!("set local lock_timeout = '250ms'")
+        .execute(&mut *conn)
+        .await?;
+    sqlx::query!("select pg_advisory_xact_lock(hashtext('postrider.people'))")
+        .execute(conn)
+        .await?;
     Ok(())
 }

@@ -105,9 +105,10 @@ pub enum Standing {
 }
 
 /// What to do with line breaks, tabs and long runs of blanks in parameters, which the provider refuses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Whitespace {
     /// Make one blank of them.
+    #[default]
     Collapse,
     /// Refuse the job.
     Refuse,

@@ -1,0 +1,3 @@
+//! Outbound HTTP to the provider.
+
+pub mod whatsapp;

@@ -1,0 +1,3 @@
+//! The WhatsApp Cloud API.
+
+pub mod request;
