@@ -197,11 +197,15 @@ impl Bench {
     }
 
     fn permit(&mut self, wanted: &[Wanted]) -> Vec<Action> {
+        self.permit_as(false, wanted)
+    }
+
+    fn permit_as(&mut self, urgent: bool, wanted: &[Wanted]) -> Vec<Action> {
         let at = wall(self.mono);
         let permitted = Some(wanted.iter().map(|w| (w.id, at)).collect());
         let took = Duration::from_millis(2);
         self.tell(Event::Attempted {
-            urgent: false,
+            urgent,
             wanted: wanted.to_vec(),
             permitted,
             took,
@@ -401,7 +405,7 @@ fn an_urgent_job_takes_the_next_slot_before_normal_jobs_that_are_ready() {
         [JobId(9)],
         "it does not wait for a batch"
     );
-    bench.permit(&wanted);
+    bench.permit_as(true, &wanted);
     assert_eq!(posts(&bench.wait(Duration::from_millis(30))), [JobId(9)]);
 }
 
@@ -465,6 +469,7 @@ fn a_throttle_holds_its_number_and_no_other() {
     let mut bench = Bench::new(10.0);
     let id = bench.one_on_the_wire();
     bench.answer(id, error(130_429));
+    let batch = bench.settled();
     let jobs = vec![
         bench.seen(8, LANE, Priority::Normal),
         bench.seen(9, OTHER, Priority::Normal),
@@ -472,7 +477,6 @@ fn a_throttle_holds_its_number_and_no_other() {
     bench.mono += Duration::from_millis(100);
     let wanted = attempts(&bench.look(jobs));
     assert_eq!(wanted.iter().map(|w| w.id).collect::<Vec<_>>(), [JobId(9)]);
-    let batch = bench.settled();
     assert_eq!(
         (batch.waiting[0].reason, batch.waiting[0].spends),
         (WaitReason::RateLimited, false)
