@@ -11,3 +11,4 @@ pub mod instance;
 pub mod rules;
 pub mod store;
 pub mod telemetry;
+pub mod sandbox;
