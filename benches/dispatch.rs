@@ -44,7 +44,7 @@ fn setup() -> Setup {
     for portfolio in &mut setup.portfolios {
         portfolio.messaging_limit = None;
     }
-    setup.latency = Delay::fixed_ms(80);
+    setup.latency = Delay::fixed(80);
     setup.ledger_max = 10_000_000;
     setup
 }
@@ -107,7 +107,7 @@ async fn client_alone() -> anyhow::Result<()> {
                     return;
                 }
                 let body = format!(
-                    r#"{{"messaging_product":"whatsapp","to":"+90532{:07}","type":"template","template":{{"name":"{TEMPLATE}","language":{{"code":"en_US"}},"components":[{{"type":"body","parameters":[{{"type":"text","text":"Ada"}},{{"type":"text","text":"#1042"}}]}}]}},"biz_opaque_callback_data":"pr1.bench.{job}.1.1.261121"}}"#,
+                    r#"{{"messaging_product":"whatsapp","to":"+90532{:07}","type":"template","template":{{"name":"{TEMPLATE}","language":{{"code":"en_US"}},"components":[{{"type":"body","parameters":[{{"type":"text","parameter_name":"name","text":"Ada"}},{{"type":"text","parameter_name":"order","text":"#1042"}},{{"type":"text","parameter_name":"carrier","text":"DHL"}}]}}]}},"biz_opaque_callback_data":"pr1.bench.{job}.1.1.261121"}}"#,
                     job
                 );
                 client.post(&senders[job % senders.len()], Bytes::from(body)).await;
@@ -120,7 +120,7 @@ async fn client_alone() -> anyhow::Result<()> {
     Ok(())
 }
 
-const TEMPLATE: &str = "order_confirmation";
+const TEMPLATE: &str = "order_shipped";
 
 async fn compare() -> anyhow::Result<()> {
     let jobs: i64 = env("JOBS", 100_000);
@@ -282,7 +282,7 @@ async fn enqueue(store: &Store, jobs: i64) -> anyhow::Result<()> {
                                         content, sender, producer, enqueued_at, expires_at)
            select lanes.all[n % cardinality(lanes.all) + 1], 1, clock_timestamp(), nextval('postrider.job_id'), 'order',
                   '+90532' || lpad(n::text, 7, '0'), '+90532' || lpad(n::text, 7, '0'), $2, 'en_US',
-                  '{\"body\": [\"Ada\", \"#1042\"]}', 'default', 'bench', now(), now() + interval '1 day'
+                  '{\"body\": {\"name\": \"Ada\", \"order\": \"#1042\", \"carrier\": \"DHL\"}}', 'default', 'bench', now(), now() + interval '1 day'
            from generate_series(1, $1) n, lanes
          )
          insert into postrider.consent (person, opted_in_at, opt_in_source)

@@ -21,6 +21,7 @@ use sqlx::{
 use tokio::sync::OnceCell;
 
 pub(crate) mod daemon;
+pub(crate) mod rig;
 pub(crate) mod sql;
 
 /// Where the tests' server is, when it is not ours.
