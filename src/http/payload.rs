@@ -55,6 +55,29 @@ pub struct Notices {
     pub events: Vec<Event>,
 }
 
+impl Notices {
+    /// How many rows it makes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.receipts.len() + self.inbound.len() + self.wishes.len() + self.events.len()
+    }
+
+    /// Whether it says nothing at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0 && self.links.is_empty()
+    }
+
+    /// Adds what another body says.
+    pub fn append(&mut self, mut other: Notices) {
+        self.receipts.append(&mut other.receipts);
+        self.inbound.append(&mut other.inbound);
+        self.wishes.append(&mut other.wishes);
+        self.links.append(&mut other.links);
+        self.events.append(&mut other.events);
+    }
+}
+
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow, default)]

@@ -329,7 +329,7 @@ impl Check<'_> {
         match object.get(key) {
             None => self.problems.add(place, format!("`{key}` is missing")),
             Some(Value::String(text)) if text.trim().is_empty() => {
-                self.problems.add(place, format!("`{key}` is empty"))
+                self.problems.add(place, format!("`{key}` is empty"));
             }
             Some(Value::String(text)) => {
                 let count = text.chars().count();

@@ -285,7 +285,7 @@ mod tests {
         fn is_rejected(&self, reason: FinalReason, sentence: &str) {
             match self.verdict() {
                 Verdict::Reject(given, text) => {
-                    assert_eq!((given, text.as_str()), (reason, sentence))
+                    assert_eq!((given, text.as_str()), (reason, sentence));
                 }
                 other => panic!("expected {reason}, received {other:?}"),
             }

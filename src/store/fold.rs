@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, NaiveDate, Utc};
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool, error::DatabaseError};
 
 use super::{
     is_bad_value,
@@ -90,9 +90,16 @@ struct Said {
 /// database refuses is set aside, and the others are folded.
 pub async fn fold(pool: &PgPool, limit: i64) -> Result<FoldReport, sqlx::Error> {
     match step(pool, limit, None).await {
-        Err(error) if is_bad_value(&error) => one_by_one(pool, limit).await,
+        Err(error) if is_refused(&error) => one_by_one(pool, limit).await,
         result => result,
     }
+}
+
+/// Whether it is one receipt's fault; its day may have no partition, for one.
+fn is_refused(error: &sqlx::Error) -> bool {
+    let breaks_rule =
+        |error: &dyn DatabaseError| error.code().is_some_and(|code| code.starts_with("23"));
+    is_bad_value(error) || error.as_database_error().is_some_and(breaks_rule)
 }
 
 async fn one_by_one(pool: &PgPool, limit: i64) -> Result<FoldReport, sqlx::Error> {
@@ -103,7 +110,7 @@ async fn one_by_one(pool: &PgPool, limit: i64) -> Result<FoldReport, sqlx::Error
     for id in column(&due, |row| row.id) {
         match step(pool, 1, Some(id)).await {
             Ok(report) => total.add(&report),
-            Err(error) if is_bad_value(&error) => {
+            Err(error) if is_refused(&error) => {
                 tracing::error!(receipt.id = id, %error, "a receipt cannot be folded; it is tried again in ten minutes");
                 set_aside(pool, id).await?;
                 total.taken += 1;

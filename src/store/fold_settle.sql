@@ -36,7 +36,7 @@ insert into postrider.message (
 select distinct on (j.id)
   $1::date, j.id, f.attempt, f.lane, j.priority, 'accepted', j.kind, j.recipient, j.recipient_key, j.template,
   j.language, case when k.keep_parameters = 'yes' then j.content end, j.sender,
-  j.producer, j.reference, j.batch, j.labels, f.attempt, j.spent + 1, f.provider_id, j.enqueued_at, f.at
+  j.producer, j.reference, j.batch, j.labels, f.attempt, j.spent, f.provider_id, j.enqueued_at, f.at
 from (select * from taken union all select * from found) j
 join said f on f.job = j.id
 left join postrider.kind k on k.name = j.kind

@@ -95,14 +95,12 @@ pub fn is_away(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether the database refused a value (class 22) or a row (class 23), rather than being away: then it is one row's
-/// fault, and the others can go on without it.
+/// Whether the database refused a value: a wrong one (class 22), or one that is too long for an index (class 54). That is
+/// one row's fault, and the others can go on without it.
 #[must_use]
 pub fn is_bad_value(error: &sqlx::Error) -> bool {
-    let code = error
-        .as_database_error()
-        .and_then(sqlx::error::DatabaseError::code);
-    code.is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| code.starts_with("22") || code.starts_with("54"))
 }
 
 impl Store {

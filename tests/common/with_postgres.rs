@@ -27,6 +27,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         .args(args)
         .env("POSTRIDER_TEST_DATABASE_URL", server.url())
         .env("DATABASE_URL", server.url());
+    forget_cargo_run(&mut command);
     let status = tokio::task::spawn_blocking(move || command.status())
         .await?
         .with_context(|| format!("cannot run {}", program.display()));
