@@ -11,5 +11,6 @@ pub mod instance;
 pub mod metrics;
 pub mod rules;
 pub mod sandbox;
+pub mod service;
 pub mod store;
 pub mod telemetry;
