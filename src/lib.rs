@@ -1,8 +1,8 @@
 //! Postrider takes transactional notifications out of a Postgres queue and delivers them through the WhatsApp Business
 //! Cloud API.
 
-pub mod cli;
 pub mod channel;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod http;
