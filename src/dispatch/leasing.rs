@@ -59,16 +59,43 @@ impl Leasing {
     }
 
     async fn renew(&self, holding: &mut HashMap<i16, Holding>) -> Result<(), sqlx::Error> {
-        let held: Vec<Held> = holding.iter().map(|(shard, h)| Held { shard: *shard, epoch: h.epoch }).collect();
-        let oldest_open = self.pulses.iter().filter_map(|pulse| pulse.load().oldest_open).min();
-        let still = lease::renew(self.store.pool(), &self.instance, TTL, &held, oldest_open).await?;
+        let held: Vec<Held> = holding
+            .iter()
+            .map(|(shard, h)| Held {
+                shard: *shard,
+                epoch: h.epoch,
+            })
+            .collect();
+        let oldest_open = self
+            .pulses
+            .iter()
+            .filter_map(|pulse| pulse.load().oldest_open)
+            .min();
+        let still =
+            lease::renew(self.store.pool(), &self.instance, TTL, &held, oldest_open).await?;
         if still.len() < held.len() {
-            tracing::warn!(lost = held.len() - still.len(), "leases ran out before they were renewed");
+            tracing::warn!(
+                lost = held.len() - still.len(),
+                "leases ran out before they were renewed"
+            );
         }
-        holding.retain(|shard, h| still.contains(&Held { shard: *shard, epoch: h.epoch }));
+        holding.retain(|shard, h| {
+            still.contains(&Held {
+                shard: *shard,
+                epoch: h.epoch,
+            })
+        });
         if holding.len() < SHARDS {
             let taken = lease::take(self.store.pool(), &self.instance, TTL, &still).await?;
-            holding.extend(taken.iter().map(|t| (t.held.shard, Holding { epoch: t.held.epoch, free_at: t.free_at })));
+            holding.extend(taken.iter().map(|t| {
+                (
+                    t.held.shard,
+                    Holding {
+                        epoch: t.held.epoch,
+                        free_at: t.free_at,
+                    },
+                )
+            }));
         }
         Ok(())
     }
@@ -79,7 +106,10 @@ impl Leasing {
         let epochs: HashMap<i16, i64> = free.map(|(shard, h)| (*shard, h.epoch)).collect();
         self.held.send_replace(epochs.len());
         for worker in &self.workers {
-            _ = worker.send(Event::Leases(Leases { epochs: epochs.clone(), deadline }));
+            _ = worker.send(Event::Leases(Leases {
+                epochs: epochs.clone(),
+                deadline,
+            }));
         }
     }
 }

@@ -17,10 +17,16 @@ const RECONNECT_FIRST: Duration = Duration::from_millis(100);
 const RECONNECT_MAX: Duration = Duration::from_secs(10);
 
 /// Listens until `stop`, through any number of broken connections.
-pub async fn run(store: Store, workers: Vec<mpsc::UnboundedSender<Event>>, stop: CancellationToken) {
+pub async fn run(
+    store: Store,
+    workers: Vec<mpsc::UnboundedSender<Event>>,
+    stop: CancellationToken,
+) {
     let mut wait = RECONNECT_FIRST;
     while !stop.is_cancelled() {
-        let listening = stop.run_until_cancelled(listen(&store, &workers, &mut wait)).await;
+        let listening = stop
+            .run_until_cancelled(listen(&store, &workers, &mut wait))
+            .await;
         if let Some(Err(error)) = listening {
             tracing::warn!(%error, "not listening for urgent jobs; they are polled meanwhile");
             stop.run_until_cancelled(tokio::time::sleep(wait)).await;

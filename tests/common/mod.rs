@@ -26,6 +26,8 @@ use sqlx::{
 use tokio::sync::OnceCell;
 
 pub(crate) mod daemon;
+pub(crate) mod rig;
+pub(crate) mod sql;
 
 /// Where the tests' server is, when it is not ours.
 pub(crate) const SERVER: &str = "POSTRIDER_TEST_DATABASE_URL";
