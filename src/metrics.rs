@@ -147,13 +147,23 @@ impl Metrics {
             .inc();
     }
 
-    /// Counts jobs that were settled for good. Their kind is not known here.
+    /// Counts jobs that were settled for good, and how long those that the provider took had waited.
     pub fn settled(&self, accepted: &[Accepted], dead: &[Dead]) {
-        let held = accepted.iter().filter(|accepted| accepted.held).count() as u64;
-        self.finished("", State::Held, "", held);
-        self.finished("", State::Accepted, "", accepted.len() as u64 - held);
+        for accepted in accepted {
+            let state = if accepted.held {
+                State::Held
+            } else {
+                State::Accepted
+            };
+            let tags = &accepted.tags;
+            self.finished(&tags.kind, state, "", 1);
+            let waited = (accepted.at - tags.enqueued_at)
+                .to_std()
+                .unwrap_or_default();
+            self.enqueue_to_accepted[tags.priority as usize].observe(waited.as_secs_f64());
+        }
         for dead in dead {
-            self.finished("", dead.state, dead.reason.as_str(), 1);
+            self.finished(&dead.tags.kind, dead.state, dead.reason.as_str(), 1);
         }
     }
 
@@ -164,11 +174,6 @@ impl Metrics {
                 .with_label_values(&[kind, state.as_str(), reason])
                 .inc_by(jobs);
         }
-    }
-
-    /// Notes how long a job waited from its enqueueing to the provider's yes.
-    pub fn accepted_after(&self, priority: Priority, waited: Duration) {
-        self.enqueue_to_accepted[priority as usize].observe(waited.as_secs_f64());
     }
 
     /// Shows the room of the pools that have the least.
@@ -357,7 +362,7 @@ mod tests {
             .observe(0.01);
         metrics.show_pools(vec![("1".to_owned(), 5)]);
         metrics.show_breakers(&[("number".to_owned(), "131048".to_owned(), 1)]);
-        metrics.accepted_after(Priority::Urgent, Duration::from_millis(200));
+        metrics.enqueue_to_accepted[Priority::Urgent as usize].observe(0.2);
         let text = metrics.render();
         for name in [
             "jobs_enqueued_total{kind=\"otp\",producer=\"shop\"} 1",
