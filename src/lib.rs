@@ -2,6 +2,11 @@
 //! Cloud API.
 
 pub mod channel;
+pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod http;
+pub mod instance;
 pub mod rules;
 pub mod store;
+pub mod telemetry;

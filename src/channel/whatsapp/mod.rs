@@ -2,6 +2,7 @@
 
 mod answer;
 mod client;
+pub mod request;
 mod usage;
 
 pub use super::endpoint::{ClientError, Endpoint};

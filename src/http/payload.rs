@@ -1,0 +1,519 @@
+//! Reads a webhook's body: statuses, messages of people, and everything else.
+//!
+//! Every list is read element by element from the untouched text, so a malformed element spoils only itself: it is kept
+//! as an event that says what is wrong with it. Keys, types, fields and statuses that we do not know are kept and are no
+//! error.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{
+    lenient::{Elements, Scalar, Soft},
+    message,
+};
+use crate::{
+    rules::{
+        address::Address,
+        keywords::Keywords,
+        receipt::{Callback, Status},
+    },
+    store::{
+        inbound::Inbound,
+        people::{Link, LinkSource, Wish},
+        receipts::{About, Event, Receipt},
+    },
+};
+
+/// What the reader needs to know.
+#[derive(Debug, Clone, Copy)]
+pub struct Reading<'a> {
+    /// The app whose webhook it is.
+    pub app: &'a str,
+    /// Whose callback data is ours.
+    pub installation: &'a str,
+    /// What means stop, and what start.
+    pub keywords: &'a Keywords,
+    /// The scope that a STOP covers.
+    pub stop_covers: &'a str,
+    /// The time, for elements that do not say theirs.
+    pub now: DateTime<Utc>,
+}
+
+/// What a body says.
+#[derive(Debug, Default, PartialEq)]
+pub struct Notices {
+    /// Status updates.
+    pub receipts: Vec<Receipt>,
+    /// Messages of people.
+    pub inbound: Vec<Inbound>,
+    /// What people want.
+    pub wishes: Vec<Wish>,
+    /// Addresses that turned out to be one person's.
+    pub links: Vec<Link>,
+    /// Everything else.
+    pub events: Vec<Event>,
+}
+
+impl Notices {
+    /// How many rows it makes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.receipts.len() + self.inbound.len() + self.wishes.len() + self.events.len()
+    }
+
+    /// Whether it says nothing at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0 && self.links.is_empty()
+    }
+
+    /// Adds what another body says.
+    pub fn append(&mut self, mut other: Notices) {
+        self.receipts.append(&mut other.receipts);
+        self.inbound.append(&mut other.inbound);
+        self.wishes.append(&mut other.wishes);
+        self.links.append(&mut other.links);
+        self.events.append(&mut other.events);
+    }
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow, default)]
+    entry: Elements<'a>,
+}
+
+#[derive(Deserialize)]
+struct Entry<'a> {
+    #[serde(borrow, default)]
+    id: Scalar<'a>,
+    #[serde(borrow, default)]
+    time: Scalar<'a>,
+    #[serde(borrow, default)]
+    changes: Elements<'a>,
+}
+
+#[derive(Deserialize)]
+struct Change<'a> {
+    #[serde(borrow, default)]
+    field: Scalar<'a>,
+    #[serde(borrow)]
+    value: &'a RawValue,
+}
+
+/// The value of the fields `messages` and `user_preferences`.
+#[derive(Deserialize)]
+struct Value<'a> {
+    #[serde(borrow, default)]
+    metadata: Soft<Metadata<'a>>,
+    #[serde(borrow, default)]
+    contacts: Soft<Vec<Soft<Pair<'a>>>>,
+    #[serde(borrow, default)]
+    statuses: Elements<'a>,
+    #[serde(borrow, default)]
+    messages: Elements<'a>,
+    #[serde(borrow, default)]
+    errors: Elements<'a>,
+    #[serde(borrow, default)]
+    user_preferences: Elements<'a>,
+    #[serde(borrow, default)]
+    user_id_update: Elements<'a>,
+}
+
+#[derive(Deserialize)]
+struct Metadata<'a> {
+    #[serde(borrow, default)]
+    phone_number_id: Scalar<'a>,
+}
+
+/// The two names of one person.
+#[derive(Deserialize)]
+struct Pair<'a> {
+    #[serde(borrow, default)]
+    wa_id: Scalar<'a>,
+    #[serde(borrow, default)]
+    user_id: Scalar<'a>,
+}
+
+#[derive(Deserialize)]
+struct StatusElement<'a> {
+    #[serde(borrow, default)]
+    id: Scalar<'a>,
+    #[serde(borrow, default)]
+    status: Scalar<'a>,
+    #[serde(borrow, default)]
+    timestamp: Scalar<'a>,
+    #[serde(borrow, default)]
+    recipient_type: Scalar<'a>,
+    #[serde(borrow, default)]
+    recipient_id: Scalar<'a>,
+    #[serde(borrow, default)]
+    recipient_user_id: Scalar<'a>,
+    #[serde(borrow, default)]
+    biz_opaque_callback_data: Scalar<'a>,
+    #[serde(borrow, default)]
+    pricing: Soft<Pricing<'a>>,
+    #[serde(borrow, default)]
+    errors: Soft<Vec<Soft<ErrorElement<'a>>>>,
+}
+
+#[derive(Default, Deserialize)]
+struct Pricing<'a> {
+    #[serde(borrow, default)]
+    category: Scalar<'a>,
+    #[serde(borrow, default, rename = "type")]
+    kind: Scalar<'a>,
+}
+
+#[derive(Default, Deserialize)]
+struct ErrorElement<'a> {
+    #[serde(borrow, default)]
+    code: Scalar<'a>,
+    #[serde(borrow, default)]
+    title: Scalar<'a>,
+    #[serde(borrow, default)]
+    message: Scalar<'a>,
+}
+
+#[derive(Deserialize)]
+struct Preference<'a> {
+    #[serde(borrow, default)]
+    wa_id: Scalar<'a>,
+    #[serde(borrow, default)]
+    user_id: Scalar<'a>,
+    #[serde(borrow, default)]
+    category: Scalar<'a>,
+    #[serde(borrow, default)]
+    value: Scalar<'a>,
+    #[serde(borrow, default)]
+    timestamp: Scalar<'a>,
+}
+
+#[derive(Deserialize)]
+struct IdUpdate<'a> {
+    #[serde(borrow, default)]
+    wa_id: Scalar<'a>,
+    #[serde(borrow, default)]
+    user_id: Soft<IdChange<'a>>,
+}
+
+#[derive(Deserialize)]
+struct IdChange<'a> {
+    #[serde(borrow, default)]
+    previous: Scalar<'a>,
+    #[serde(borrow, default)]
+    current: Scalar<'a>,
+}
+
+/// Reads a body. Whatever it holds, it is no error.
+#[must_use]
+pub fn read(body: &[u8], reading: &Reading<'_>) -> Notices {
+    let mut reader = Reader {
+        reading,
+        notices: Notices::default(),
+    };
+    match std::str::from_utf8(body) {
+        Ok(text) => reader.envelope(text),
+        Err(_) => reader.problem("", &String::from_utf8_lossy(body), "is not UTF-8"),
+    }
+    reader.notices
+}
+
+pub(super) struct Reader<'r> {
+    pub(super) reading: &'r Reading<'r>,
+    pub(super) notices: Notices,
+}
+
+impl Reader<'_> {
+    fn envelope(&mut self, text: &str) {
+        match serde_json::from_str(text) {
+            Ok(Envelope {
+                entry: Elements::List(entries),
+            }) => entries.into_iter().for_each(|entry| self.entry(entry)),
+            Ok(_) => self.problem("", text, "has no list of entries"),
+            Err(error) => self.problem("", text, &error.to_string()),
+        }
+    }
+
+    fn entry(&mut self, raw: &RawValue) {
+        match serde_json::from_str(raw.get()) {
+            Ok(Entry {
+                id,
+                time,
+                changes: Elements::List(changes),
+            }) => {
+                let (id, time) = (id.owned(), time.number());
+                changes
+                    .into_iter()
+                    .for_each(|change| self.change(id.as_deref(), time, change));
+            }
+            Ok(_) => self.problem("", raw.get(), "has no list of changes"),
+            Err(error) => self.problem("", raw.get(), &error.to_string()),
+        }
+    }
+
+    fn change(&mut self, entry_id: Option<&str>, time: Option<i64>, raw: &RawValue) {
+        let (field, value) = match serde_json::from_str(raw.get()) {
+            Ok(Change { field, value }) => (field.owned().unwrap_or_default(), value),
+            Err(error) => return self.problem("", raw.get(), &error.to_string()),
+        };
+        match field.as_str() {
+            "messages" => self.messages(raw, value),
+            _ => {
+                self.event(&field, None, in_entry(entry_id, time, raw));
+                self.about_people(&field, value);
+            }
+        }
+    }
+
+    fn messages(&mut self, change: &RawValue, raw: &RawValue) {
+        let value: Value<'_> = match serde_json::from_str(raw.get()) {
+            Ok(value) => value,
+            Err(error) => return self.problem("messages", change.get(), &error.to_string()),
+        };
+        let number = value
+            .metadata
+            .0
+            .and_then(|metadata| metadata.phone_number_id.owned());
+        for contact in value
+            .contacts
+            .0
+            .into_iter()
+            .flatten()
+            .filter_map(|contact| contact.0)
+        {
+            self.same_person(contact.wa_id, contact.user_id, LinkSource::Webhook);
+        }
+        let is_empty = [&value.statuses, &value.messages]
+            .iter()
+            .all(|list| matches!(list, Elements::Absent));
+        if is_empty || !matches!(value.errors, Elements::Absent) {
+            self.event("messages", None, change.get().to_owned());
+        }
+        for (list, read) in [
+            (
+                value.statuses,
+                Self::status as fn(&mut Self, Option<&str>, &RawValue),
+            ),
+            (value.messages, Self::message),
+        ] {
+            match list {
+                Elements::List(elements) => elements
+                    .into_iter()
+                    .for_each(|raw| read(self, number.as_deref(), raw)),
+                Elements::Odd => {
+                    self.problem("messages", change.get(), "statuses or messages are no list")
+                }
+                Elements::Absent => {}
+            }
+        }
+    }
+
+    fn status(&mut self, number: Option<&str>, raw: &RawValue) {
+        let element: StatusElement<'_> = match serde_json::from_str(raw.get()) {
+            Ok(element) => element,
+            Err(error) => return self.problem("messages", raw.get(), &error.to_string()),
+        };
+        let (Some(provider_id), Some(status)) = (element.id.owned(), element.status.owned()) else {
+            return self.problem(
+                "messages",
+                raw.get(),
+                "a status without id or without status",
+            );
+        };
+        let callback = element.biz_opaque_callback_data.owned();
+        let error = element
+            .errors
+            .0
+            .into_iter()
+            .flatten()
+            .find_map(|error| error.0)
+            .unwrap_or_default();
+        let pricing = element.pricing.0.unwrap_or_default();
+        self.notices.receipts.push(Receipt {
+            phone_number_id: number.map(str::to_owned),
+            provider_id,
+            about: callback
+                .as_deref()
+                .and_then(|text| self.about(text, &status)),
+            callback,
+            status,
+            at: self.time(&element.timestamp),
+            error_code: error
+                .code
+                .number()
+                .and_then(|code| i32::try_from(code).ok()),
+            error_title: error.title.owned().or_else(|| error.message.owned()),
+            pricing_category: pricing.category.owned(),
+            pricing_type: pricing.kind.owned(),
+            raw: raw.get().to_owned(),
+        });
+        if element.recipient_type != Scalar::Text("group".into()) {
+            self.same_person(
+                element.recipient_id,
+                element.recipient_user_id,
+                LinkSource::Webhook,
+            );
+        }
+    }
+
+    /// The job of ours that a status moves.
+    fn about(&self, callback: &str, status: &str) -> Option<About> {
+        Status::parse(status)?;
+        let Callback {
+            installation,
+            job,
+            attempt,
+            lane,
+            day,
+        } = Callback::parse(callback)?;
+        (installation == self.reading.installation).then_some(About {
+            job,
+            attempt,
+            lane,
+            day,
+        })
+    }
+
+    fn message(&mut self, number: Option<&str>, raw: &RawValue) {
+        if let Err(problem) = message::read(self, number, raw) {
+            self.problem("messages", raw.get(), &problem);
+        }
+    }
+
+    /// What fields other than `messages` say of people.
+    fn about_people(&mut self, field: &str, raw: &RawValue) {
+        if !matches!(field, "user_preferences" | "user_id_update") {
+            return;
+        }
+        let value: Value<'_> = match serde_json::from_str(raw.get()) {
+            Ok(value) => value,
+            Err(error) => return self.problem(field, raw.get(), &error.to_string()),
+        };
+        let (preferences, updates) = (value.user_preferences, value.user_id_update);
+        self.each(field, raw, preferences, Self::preference);
+        self.each(field, raw, updates, Self::id_update);
+    }
+
+    fn each<'a, T: Deserialize<'a>>(
+        &mut self,
+        field: &str,
+        whole: &RawValue,
+        list: Elements<'a>,
+        heed: fn(&mut Self, T),
+    ) {
+        let elements = match list {
+            Elements::List(elements) => elements,
+            Elements::Absent => return,
+            Elements::Odd => return self.problem(field, whole.get(), "is no list"),
+        };
+        for raw in elements {
+            match serde_json::from_str(raw.get()) {
+                Ok(element) => heed(self, element),
+                Err(error) => self.problem(field, raw.get(), &error.to_string()),
+            }
+        }
+    }
+
+    /// Somebody stopped or resumed marketing messages in the app's own settings.
+    fn preference(&mut self, preference: Preference<'_>) {
+        let at = self.time(&preference.timestamp);
+        let phone = preference.wa_id.text().and_then(|id| address_key(&id));
+        let user = preference.user_id.text().and_then(|id| address_key(&id));
+        let is_marketing = preference
+            .category
+            .text()
+            .is_none_or(|category| category.starts_with("marketing"));
+        let given = match preference.value.text().as_deref() {
+            Some("stop") => false,
+            Some("resume") => true,
+            _ => return,
+        };
+        if let Some(key) = phone.or(user).filter(|_| is_marketing) {
+            let scope = "marketing".to_owned();
+            self.notices.wishes.push(Wish {
+                key,
+                scope,
+                given,
+                at,
+                source: "provider",
+                evidence: None,
+            });
+        }
+    }
+
+    /// The provider calls a person by another id now.
+    fn id_update(&mut self, update: IdUpdate<'_>) {
+        if let Some(IdChange { previous, current }) = update.user_id.0 {
+            self.same_person(previous, current.clone(), LinkSource::IdChange);
+            self.same_person(update.wa_id, current, LinkSource::Webhook);
+        }
+    }
+
+    /// Notes that two ids are one person's, where both are there.
+    pub(super) fn same_person(&mut self, known: Scalar<'_>, also: Scalar<'_>, source: LinkSource) {
+        let key = |id: Scalar<'_>| id.text().and_then(|id| address_key(&id));
+        if let (false, Some(known), Some(also)) = (also == Scalar::Nothing, key(known), key(also)) {
+            self.notices.links.push(Link {
+                known,
+                also,
+                source,
+            });
+        }
+    }
+
+    /// A timestamp in seconds or milliseconds; the time of its coming where there is none that can be right.
+    pub(super) fn time(&self, timestamp: &Scalar<'_>) -> DateTime<Utc> {
+        let now = self.reading.now;
+        let read = |number: i64| match number {
+            ..100_000_000_000 => DateTime::from_timestamp(number, 0),
+            _ => DateTime::from_timestamp_millis(number),
+        };
+        let is_likely = |at: &DateTime<Utc>| {
+            (now - TimeDelta::days(366)..now + TimeDelta::days(1)).contains(at)
+        };
+        timestamp
+            .number()
+            .and_then(read)
+            .filter(is_likely)
+            .unwrap_or(now)
+    }
+
+    fn problem(&mut self, field: &str, raw: &str, problem: &str) {
+        self.event(field, Some(problem.to_owned()), raw.to_owned());
+    }
+
+    fn event(&mut self, field: &str, problem: Option<String>, raw: String) {
+        let (app, field) = (self.reading.app.to_owned(), field.to_owned());
+        let raw = if raw.contains('\0') {
+            raw.replace('\0', "\u{fffd}")
+        } else {
+            raw
+        };
+        self.notices.events.push(Event {
+            app,
+            field,
+            problem,
+            raw,
+        });
+    }
+}
+
+/// The change alone in its entry, because the entry says which account it is about.
+fn in_entry(id: Option<&str>, time: Option<i64>, change: &RawValue) -> String {
+    let (id, time) = (serde_json::json!(id), serde_json::json!(time));
+    format!(
+        r#"{{"id":{id},"time":{time},"changes":[{}]}}"#,
+        change.get()
+    )
+}
+
+/// The canonical key of an id in a webhook: a phone number without its `+`, or a business-scoped id.
+pub(super) fn address_key(id: &str) -> Option<String> {
+    let address = match id.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => Address::parse(&format!("+{id}")),
+        false => Address::parse(id),
+    };
+    address.ok().map(|address| address.key())
+}
