@@ -10,7 +10,7 @@ pub mod http;
 pub mod instance;
 pub mod metrics;
 pub mod rules;
+pub mod sandbox;
 pub mod service;
 pub mod store;
 pub mod telemetry;
-pub mod sandbox;
