@@ -21,6 +21,7 @@ pub mod look;
 pub mod migrate;
 pub mod people;
 pub mod receipts;
+pub mod sample;
 pub mod settle;
 pub mod sync;
 pub mod upkeep;
