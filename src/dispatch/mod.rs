@@ -17,6 +17,7 @@ pub mod event;
 pub mod knowing;
 pub mod lane;
 pub mod leasing;
+pub mod meters;
 pub mod outbox;
 pub mod ringing;
 pub mod settlement;
