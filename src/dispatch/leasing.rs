@@ -1,16 +1,11 @@
 //! Keeps the shards leased and tells the workers which they may send for.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use chrono::{DateTime, Utc};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    event::Event,
-    shell::{Pulse, boot_time},
-    world::Leases,
-};
+use super::{crew::Crew, event::Event, shell::boot_time, world::Leases};
 use crate::{
     clock,
     store::{Store, attempt::Held, lease},
@@ -34,10 +29,8 @@ pub struct Leasing {
     pub store: Store,
     /// Who holds them.
     pub instance: String,
-    /// Who is to be told.
-    pub workers: Vec<mpsc::UnboundedSender<Event>>,
-    /// What the workers show of themselves: how far back open attempts reach.
-    pub pulses: Vec<Arc<Pulse>>,
+    /// Who is to be told, and how far back open attempts reach.
+    pub crew: Crew,
     /// How many shards are held, for metrics and readiness.
     pub held: tokio::sync::watch::Sender<usize>,
 }
@@ -66,11 +59,7 @@ impl Leasing {
                 epoch: h.epoch,
             })
             .collect();
-        let oldest_open = self
-            .pulses
-            .iter()
-            .filter_map(|pulse| pulse.load().oldest_open)
-            .min();
+        let oldest_open = self.crew.load().oldest_open;
         let still =
             lease::renew(self.store.pool(), &self.instance, TTL, &held, oldest_open).await?;
         if still.len() < held.len() {
@@ -105,12 +94,12 @@ impl Leasing {
         let free = holding.iter().filter(|(_, h)| h.free_at <= now);
         let epochs: HashMap<i16, i64> = free.map(|(shard, h)| (*shard, h.epoch)).collect();
         self.held.send_replace(epochs.len());
-        for worker in &self.workers {
-            _ = worker.send(Event::Leases(Leases {
+        self.crew.tell(|| {
+            Event::Leases(Leases {
                 epochs: epochs.clone(),
                 deadline,
-            }));
-        }
+            })
+        });
     }
 }
 

@@ -304,7 +304,6 @@ async fn heed_marketing(
     if wishes.is_empty() {
         return Ok(());
     }
-    people::hold_still(conn).await?;
     people::heed(conn, &wishes).await
 }
 

@@ -88,7 +88,9 @@ impl Worker {
 
     /// Why the lane may not send at all; `None` when it may.
     pub(super) fn stopped(&self, lane: Lane, now: Now) -> Option<&str> {
-        let facts = self.world.lanes.get(&lane)?;
+        let Some(facts) = self.world.lanes.get(&lane) else {
+            return Some("its number is no longer configured");
+        };
         if !self.leases.epochs.contains_key(&facts.shard) || now.boot >= self.leases.deadline {
             return Some("its shard is not leased to this instance");
         }
@@ -99,9 +101,7 @@ impl Worker {
     }
 
     pub(super) fn may_send(&self, lane: Lane, state: &LaneState, now: Now) -> bool {
-        state.hold_until <= now.mono
-            && self.world.lanes.contains_key(&lane)
-            && self.stopped(lane, now).is_none()
+        state.hold_until <= now.mono && self.stopped(lane, now).is_none()
     }
 
     pub(super) fn drain(&mut self, now: Now) {
