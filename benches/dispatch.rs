@@ -23,7 +23,7 @@ use bytes::Bytes;
 use postrider::{
     channel::whatsapp::{Client, Endpoint},
     sandbox::{self, Delay, Setup},
-    store::{ConnectOptions, Store, embedded::Embedded, migrate},
+    store::{ConnectOptions, Store, embedded::{Embedded, Options}, migrate},
 };
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
@@ -44,7 +44,7 @@ fn setup() -> Setup {
     for portfolio in &mut setup.portfolios {
         portfolio.messaging_limit = None;
     }
-    setup.latency = Delay::fixed_ms(80);
+    setup.latency = Delay::fixed(80);
     setup.ledger_max = 10_000_000;
     setup
 }
@@ -84,7 +84,12 @@ async fn client_alone() -> anyhow::Result<()> {
     let setup = setup();
     let endpoint = Endpoint {
         base_url: std::env::args().nth(1).unwrap_or_default(),
-        ..Endpoint::default()
+        api_version: "v25.0".into(),
+        auth_header: "Authorization".into(),
+        request_timeout: Duration::from_secs(10),
+        connect_timeout: Duration::from_secs(5),
+        http2_prior_knowledge: false,
+        clients: 8,
     };
     let client = std::sync::Arc::new(Client::new(&endpoint)?);
     let token = SecretString::from(setup.accounts[0].token.clone());
@@ -107,7 +112,7 @@ async fn client_alone() -> anyhow::Result<()> {
                     return;
                 }
                 let body = format!(
-                    r#"{{"messaging_product":"whatsapp","to":"+90532{:07}","type":"template","template":{{"name":"{TEMPLATE}","language":{{"code":"en_US"}},"components":[{{"type":"body","parameters":[{{"type":"text","text":"Ada"}},{{"type":"text","text":"#1042"}}]}}]}},"biz_opaque_callback_data":"pr1.bench.{job}.1.1.261121"}}"#,
+                    r#"{{"messaging_product":"whatsapp","to":"+90532{:07}","type":"template","template":{{"name":"{TEMPLATE}","language":{{"code":"en_US"}},"components":[{{"type":"body","parameters":[{{"type":"text","parameter_name":"name","text":"Ada"}},{{"type":"text","parameter_name":"order","text":"1042"}},{{"type":"text","parameter_name":"carrier","text":"DHL"}}]}}]}},"biz_opaque_callback_data":"pr1.bench.{job}.1.1.261121"}}"#,
                     job
                 );
                 client.post(&senders[job % senders.len()], Bytes::from(body)).await;
@@ -120,7 +125,7 @@ async fn client_alone() -> anyhow::Result<()> {
     Ok(())
 }
 
-const TEMPLATE: &str = "order_confirmation";
+const TEMPLATE: &str = "order_shipped";
 
 async fn compare() -> anyhow::Result<()> {
     let jobs: i64 = env("JOBS", 100_000);
@@ -140,7 +145,7 @@ async fn compare() -> anyhow::Result<()> {
     let callback = format!("http://127.0.0.1:{port}/webhooks/whatsapp");
     let mut sandbox = Process::start("sandbox", &[], &[(CALLBACK, &callback)])?;
     let url = sandbox.line()?;
-    let postgres = Embedded::start(&directory.path().join("postgres"))?;
+    let postgres = Embedded::start(&directory.path().join("postgres"), Options::default()).await?;
     let store = Store::connect(&postgres.url(), ConnectOptions::default()).await?;
     migrate::migrate(store.pool()).await?;
 
@@ -282,7 +287,7 @@ async fn enqueue(store: &Store, jobs: i64) -> anyhow::Result<()> {
                                         content, sender, producer, enqueued_at, expires_at)
            select lanes.all[n % cardinality(lanes.all) + 1], 1, clock_timestamp(), nextval('postrider.job_id'), 'order',
                   '+90532' || lpad(n::text, 7, '0'), '+90532' || lpad(n::text, 7, '0'), $2, 'en_US',
-                  '{\"body\": [\"Ada\", \"#1042\"]}', 'default', 'bench', now(), now() + interval '1 day'
+                  '{\"body\": {\"name\": \"Ada\", \"order\": \"1042\", \"carrier\": \"DHL\"}}', 'default', 'bench', now(), now() + interval '1 day'
            from generate_series(1, $1) n, lanes
          )
          insert into postrider.consent (person, opted_in_at, opt_in_source)

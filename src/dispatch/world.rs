@@ -69,7 +69,9 @@ impl World {
     /// Whether the template is paused beside its own status.
     #[must_use]
     pub fn is_paused(&self, account: &str, name: &TemplateName) -> bool {
-        self.paused_templates.iter().any(|held| held.account == account && held.template == *name)
+        self.paused_templates
+            .iter()
+            .any(|held| held.account == account && held.template == *name)
     }
 
     /// Templates whose jobs stay where they are: paused by somebody, or by their own status.
@@ -79,9 +81,17 @@ impl World {
             templates
                 .iter()
                 .filter(|(_, template)| template.standing() == Standing::Held)
-                .map(|(name, _)| HeldTemplate { account: account.clone(), template: name.clone() })
+                .map(|(name, _)| HeldTemplate {
+                    account: account.clone(),
+                    template: name.clone(),
+                })
         });
-        let mut held: Vec<_> = self.paused_templates.iter().cloned().chain(by_status).collect();
+        let mut held: Vec<_> = self
+            .paused_templates
+            .iter()
+            .cloned()
+            .chain(by_status)
+            .collect();
         held.sort_by(|a, b| (&a.account, &a.template).cmp(&(&b.account, &b.template)));
         held.dedup();
         held
