@@ -72,7 +72,7 @@ create table postrider.number (
   -- The shard whose lease covers it.
   shard smallint not null check (shard between 0 and 255),
   -- Nothing may be posted for it before this, because its former owner may still be posting.
-  free_at timestamptz not null default '-infinity',
+  free_at timestamptz not null default 'epoch',
   -- When the provider last told us.
   synced_at timestamptz
 );

@@ -27,11 +27,11 @@ create table postrider.lease (
   -- Grows with every take-over; an attempt of an older epoch is refused.
   epoch bigint not null default 0,
   -- The holder may send until then, less its own margin.
-  expires_at timestamptz not null default '-infinity',
+  expires_at timestamptz not null default 'epoch',
   -- Set by a hand-back: nobody posts before this.
-  free_at timestamptz not null default '-infinity',
+  free_at timestamptz not null default 'epoch',
   -- Every attempt before this has its outcome written; a take-over looks for open ones from here on.
-  settled_until timestamptz not null default '-infinity'
+  settled_until timestamptz not null default 'epoch'
 ) with (fillfactor = 20);
 insert into postrider.lease (shard) select generate_series(0, 255);
 
@@ -140,7 +140,7 @@ create table postrider.message (
   pricing_category text,
   -- regular, free_customer_service, free_entry_point, ...
   pricing_type text,
-  primary key (day, job)
+  primary key (job, day)
 ) partition by range (day);
 -- Inbound messages name the message they answer by the provider's id.
 create index message_by_provider_id on postrider.message using hash (provider_id);

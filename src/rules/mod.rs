@@ -1,4 +1,16 @@
 //! Pure decisions. Nothing in here reads a clock, draws a chance, awaits or touches the network or the database: what a
 //! function needs, it is given, so that a test is a table of cases.
 
+pub mod address;
+pub mod consent;
+pub mod free_form;
+pub mod gate;
 pub mod job;
+pub mod keywords;
+pub mod outcome;
+pub mod pace;
+pub mod pick;
+pub mod problem;
+pub mod receipt;
+pub mod retry;
+pub mod template;

@@ -27,13 +27,21 @@ impl Delay {
     /// Around a median, with the spread that public networks show.
     #[must_use]
     pub fn around(median_ms: u32) -> Delay {
-        Delay { median_ms: f64::from(median_ms), sigma: 0.35, max_ms: f64::from(median_ms) * 20.0 }
+        Delay {
+            median_ms: f64::from(median_ms),
+            sigma: 0.35,
+            max_ms: f64::from(median_ms) * 20.0,
+        }
     }
 
     /// Always the same.
     #[must_use]
     pub fn fixed(ms: u32) -> Delay {
-        Delay { median_ms: f64::from(ms), sigma: 0.0, max_ms: f64::from(ms) }
+        Delay {
+            median_ms: f64::from(ms),
+            sigma: 0.0,
+            max_ms: f64::from(ms),
+        }
     }
 
     /// Not at all.
@@ -70,16 +78,25 @@ mod tests {
     fn half_of_the_draws_lie_below_the_median_and_none_above_the_maximum() {
         let (delay, mut rng) = (Delay::around(80), StdRng::seed_from_u64(7));
         let draws: Vec<_> = (0..10_000).map(|_| delay.draw(&mut rng)).collect();
-        let below = draws.iter().filter(|draw| **draw < Duration::from_millis(80)).count();
+        let below = draws
+            .iter()
+            .filter(|draw| **draw < Duration::from_millis(80))
+            .count();
         assert!((4_800..5_200).contains(&below), "{below}");
-        assert!(draws.iter().all(|draw| *draw <= Duration::from_millis(1_600)));
+        assert!(
+            draws
+                .iter()
+                .all(|draw| *draw <= Duration::from_millis(1_600))
+        );
     }
 
     #[test]
     fn the_same_seed_draws_the_same() {
         let draws = |seed| {
             let mut rng = StdRng::seed_from_u64(seed);
-            (0..50).map(|_| Delay::around(80).draw(&mut rng)).collect::<Vec<_>>()
+            (0..50)
+                .map(|_| Delay::around(80).draw(&mut rng))
+                .collect::<Vec<_>>()
         };
         assert_eq!(draws(3), draws(3));
         assert_ne!(draws(3), draws(4));

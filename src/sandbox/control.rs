@@ -94,7 +94,9 @@ impl Control {
     /// What arrived so far.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
-        Ledger { shared: self.shared.clone() }
+        Ledger {
+            shared: self.shared.clone(),
+        }
     }
 
     /// The state in a few figures.
@@ -121,13 +123,34 @@ impl Control {
 
     /// Somebody writes to a number; opens the service window. Gives the message's id.
     pub fn inbound_text(&self, from: &str, number: &str, body: &str) -> Result<String, Unknown> {
-        self.inbound(from, number, &Inbound::Text { body: body.to_owned(), context: None })
+        self.inbound(
+            from,
+            number,
+            &Inbound::Text {
+                body: body.to_owned(),
+                context: None,
+            },
+        )
     }
 
     /// Somebody taps a quick reply of the template message `context`.
-    pub fn inbound_button(&self, from: &str, number: &str, payload: &str, context: &str) -> Result<String, Unknown> {
+    pub fn inbound_button(
+        &self,
+        from: &str,
+        number: &str,
+        payload: &str,
+        context: &str,
+    ) -> Result<String, Unknown> {
         let (payload, context) = (payload.to_owned(), context.to_owned());
-        self.inbound(from, number, &Inbound::Button { text: payload.clone(), payload, context })
+        self.inbound(
+            from,
+            number,
+            &Inbound::Button {
+                text: payload.clone(),
+                payload,
+                context,
+            },
+        )
     }
 
     /// Somebody (a phone with `+`) sends a message to a number; opens the service window. Gives the message's id.
@@ -139,7 +162,13 @@ impl Control {
         let mut id = String::new();
         self.push(number.app, &number.waba_id, |shared, order| {
             id = identity::message_id(&wa_id, INBOUND | order, shared.seed());
-            let message = element(message, &number, &wa_id, &id, shared.unix_seconds(shared.now()));
+            let message = element(
+                message,
+                &number,
+                &wa_id,
+                &id,
+                shared.unix_seconds(shared.now()),
+            );
             webhook::inbound(&number, &wa_id, &message)
         });
         Ok(id)
@@ -148,7 +177,11 @@ impl Control {
     /// Posts any webhook: one element of `changes`, on behalf of a number's account.
     pub fn webhook(&self, number: &str, field: &str, value: &Value) -> Result<(), Unknown> {
         let number = self.number(number)?;
-        self.push(number.app, &number.waba_id, |_, _| json!({"field": field, "value": value}));
+        self.push(
+            number.app,
+            &number.waba_id,
+            |_, _| json!({"field": field, "value": value}),
+        );
         Ok(())
     }
 
@@ -163,7 +196,11 @@ impl Control {
             return Err(Unknown(format!("template {name} in {language}")));
         }
         for (waba_id, id) in changed {
-            let app = self.shared.world().account(&waba_id).map_or(0, |account| account.app);
+            let app = self
+                .shared
+                .world()
+                .account(&waba_id)
+                .map_or(0, |account| account.app);
             // Webhooks spell languages with a hyphen, unlike the listing.
             let language = language.replace('_', "-");
             self.push(app, &waba_id, |_, _| {
@@ -187,8 +224,12 @@ impl Control {
         let number = world.number_mut(id).ok_or_else(|| unknown_number(id))?;
         let setup = &mut number.setup;
         setup.status = change.status.unwrap_or_else(|| setup.status.clone());
-        setup.quality_rating = change.quality_rating.unwrap_or_else(|| setup.quality_rating.clone());
-        setup.messages_per_second = change.messages_per_second.unwrap_or(setup.messages_per_second);
+        setup.quality_rating = change
+            .quality_rating
+            .unwrap_or_else(|| setup.quality_rating.clone());
+        setup.messages_per_second = change
+            .messages_per_second
+            .unwrap_or(setup.messages_per_second);
         Ok(())
     }
 
@@ -200,7 +241,11 @@ impl Control {
     /// Changes a portfolio's messaging limit; none means unlimited.
     pub fn set_messaging_limit(&self, portfolio: &str, limit: Option<u32>) {
         let mut world = self.shared.world_mut();
-        for known in world.portfolios.iter_mut().filter(|known| known.id == portfolio) {
+        for known in world
+            .portfolios
+            .iter_mut()
+            .filter(|known| known.id == portfolio)
+        {
             known.messaging_limit = limit;
         }
     }
@@ -232,14 +277,22 @@ impl Control {
     }
 
     fn number(&self, id: &str) -> Result<Arc<Number>, Unknown> {
-        self.shared.world().number(id).cloned().ok_or_else(|| unknown_number(id))
+        self.shared
+            .world()
+            .number(id)
+            .cloned()
+            .ok_or_else(|| unknown_number(id))
     }
 
     /// Puts a change into the schedule, due now; it is given its place in the order.
     fn push(&self, app: usize, waba_id: &str, change: impl FnOnce(&Shared, u64) -> Value) {
         let mut traffic = self.shared.traffic();
         let change = change(&self.shared, traffic.schedule.pushed());
-        let what = What::Change { app, waba_id: waba_id.to_owned(), change };
+        let what = What::Change {
+            app,
+            waba_id: waba_id.to_owned(),
+            change,
+        };
         traffic.schedule.push(self.shared.now(), what);
         self.shared.due.notify_one();
     }
@@ -253,7 +306,15 @@ fn unknown_number(id: &str) -> Unknown {
 fn element(message: &Inbound, number: &Number, wa_id: &str, id: &str, at: i64) -> Value {
     let (kind, object, context) = match message {
         Inbound::Text { body, context } => ("text", json!({"body": body}), context.as_ref()),
-        Inbound::Button { payload, text, context } => ("button", json!({"payload": payload, "text": text}), Some(context)),
+        Inbound::Button {
+            payload,
+            text,
+            context,
+        } => (
+            "button",
+            json!({"payload": payload, "text": text}),
+            Some(context),
+        ),
         Inbound::ButtonReply { id, title, context } => {
             let reply = json!({"type": "button_reply", "button_reply": {"id": id, "title": title}});
             ("interactive", reply, Some(context))

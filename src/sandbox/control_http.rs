@@ -13,10 +13,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::json;
 
 use super::{
-    Control, FaultRule, Inbound, NumberChange,
-    control::Unknown,
-    messages,
-    traffic::Shared,
+    Control, FaultRule, Inbound, NumberChange, control::Unknown, messages, traffic::Shared,
 };
 
 /// Rows of the ledger in one answer, unless asked otherwise.
@@ -48,27 +45,42 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/sandbox/inbound", post(inbound))
         .route("/sandbox/callback", post(callback))
         .route("/sandbox/webhooks/{pause_or_resume}", post(webhooks))
-        .route("/sandbox/templates/{name}/{language}/status", post(template_status))
+        .route(
+            "/sandbox/templates/{name}/{language}/status",
+            post(template_status),
+        )
         .route("/sandbox/numbers/{id}", post(set_number))
         .with_state(Control::new(shared))
 }
 
 fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
-    serde_json::from_slice(body).map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))
+    serde_json::from_slice(body)
+        .map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))
 }
 
 fn done() -> Answer {
-    Ok(messages::json(StatusCode::OK, br#"{"success":true}"#.to_vec()))
+    Ok(messages::json(
+        StatusCode::OK,
+        br#"{"success":true}"#.to_vec(),
+    ))
 }
 
 async fn summary(State(control): State<Control>) -> Answer {
-    Ok(messages::json(StatusCode::OK, json!(control.summary()).to_string().into_bytes()))
+    Ok(messages::json(
+        StatusCode::OK,
+        json!(control.summary()).to_string().into_bytes(),
+    ))
 }
 
 /// JSON lines, from `?from=` on, `?max=` at most.
-async fn ledger(State(control): State<Control>, Query(query): Query<HashMap<String, String>>) -> Answer {
+async fn ledger(
+    State(control): State<Control>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Answer {
     let number = |key: &str| query.get(key).and_then(|value| value.parse::<u64>().ok());
-    let max = number("max").and_then(|max| usize::try_from(max).ok()).unwrap_or(PAGE);
+    let max = number("max")
+        .and_then(|max| usize::try_from(max).ok())
+        .unwrap_or(PAGE);
     let mut lines = Vec::new();
     for entry in control.ledger().page(number("from").unwrap_or(0), max) {
         serde_json::to_writer(&mut lines, &entry).expect("writing to memory cannot fail");
@@ -98,7 +110,10 @@ struct InboundRequest {
 async fn inbound(State(control): State<Control>, body: Bytes) -> Answer {
     let request: InboundRequest = read(&body)?;
     let id = control.inbound(&request.from, &request.number, &request.message)?;
-    Ok(messages::json(StatusCode::OK, json!({"id": id}).to_string().into_bytes()))
+    Ok(messages::json(
+        StatusCode::OK,
+        json!({"id": id}).to_string().into_bytes(),
+    ))
 }
 
 #[derive(Deserialize)]
@@ -116,7 +131,12 @@ async fn webhooks(State(control): State<Control>, Path(word): Path<String>) -> A
     match word.as_str() {
         "pause" => control.pause_webhooks(true),
         "resume" => control.pause_webhooks(false),
-        _ => return Err(Refusal(StatusCode::NOT_FOUND, "it is pause or resume".into())),
+        _ => {
+            return Err(Refusal(
+                StatusCode::NOT_FOUND,
+                "it is pause or resume".into(),
+            ));
+        }
     }
     done()
 }

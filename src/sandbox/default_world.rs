@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 
 use super::{
     Delay,
-    setup::{Account, App, AtLimit, Number, PairLimit, Portfolio, Setup, Template, Webhooks, free_port},
+    setup::{
+        Account, App, AtLimit, Number, PairLimit, Portfolio, Setup, Template, Webhooks, free_port,
+    },
 };
 
 const WABA_ID: &str = "102290129340398";
@@ -17,8 +19,15 @@ pub fn default_world() -> Setup {
     Setup {
         listen: free_port(),
         seed: 1,
-        apps: vec![App { name: "sandbox".into(), secret: "sandbox-secret".into(), callback_url: None }],
-        portfolios: vec![Portfolio { id: "506914307656634".into(), messaging_limit: None }],
+        apps: vec![App {
+            name: "sandbox".into(),
+            secret: "sandbox-secret".into(),
+            callback_url: None,
+        }],
+        portfolios: vec![Portfolio {
+            id: "506914307656634".into(),
+            messaging_limit: None,
+        }],
         accounts: vec![Account {
             waba_id: WABA_ID.into(),
             name: "Postrider Sandbox".into(),
@@ -113,7 +122,12 @@ impl Draft {
 }
 
 fn templates() -> Vec<Template> {
-    let drafts = orders().into_iter().chain(deliveries()).chain(codes()).chain(travel()).chain(not_for_sending());
+    let drafts = orders()
+        .into_iter()
+        .chain(deliveries())
+        .chain(codes())
+        .chain(travel())
+        .chain(not_for_sending());
     drafts.map(|draft| draft.0).collect()
 }
 
@@ -123,46 +137,106 @@ fn orders() -> Vec<Draft> {
             "example": ["https://shop.example/orders/1042"]}])
     };
     vec![
-        utility("order_confirmation", "en_US", "Hello {{1}}, we have your order {{2}}. It comes to {{3}}. Thank you!")
-            .footer("Reply STOP to get no more messages")
-            .buttons(&link("Your order")),
-        utility("order_confirmation", "tr", "Merhaba {{1}}, {{2}} numaralı siparişinizi aldık. Tutar: {{3}}. Teşekkürler!")
-            .footer("Mesaj almamak için DUR yazın")
-            .buttons(&link("Siparişiniz")),
-        utility("order_confirmation", "ru", "Здравствуйте, {{1}}! Ваш заказ {{2}} принят. Сумма: {{3}}. Спасибо!")
-            .footer("Ответьте СТОП, чтобы отписаться")
-            .buttons(&link("Ваш заказ")),
-        utility("order_shipped", "en_US", "Hello {{name}}, order {{order}} left our warehouse with {{carrier}} today.").named(),
-        utility("order_shipped", "es", "Hola {{name}}, el pedido {{order}} salió hoy del almacén con {{carrier}}.").named(),
-        utility("order_refund", "en_US", "Hello {{1}}, we refunded {{2}}. Here is a voucher for next time.")
-            .buttons(&json!([{"type": "COPY_CODE", "example": ["SORRY10"]}])),
+        utility(
+            "order_confirmation",
+            "en_US",
+            "Hello {{1}}, we have your order {{2}}. It comes to {{3}}. Thank you!",
+        )
+        .footer("Reply STOP to get no more messages")
+        .buttons(&link("Your order")),
+        utility(
+            "order_confirmation",
+            "tr",
+            "Merhaba {{1}}, {{2}} numaralı siparişinizi aldık. Tutar: {{3}}. Teşekkürler!",
+        )
+        .footer("Mesaj almamak için DUR yazın")
+        .buttons(&link("Siparişiniz")),
+        utility(
+            "order_confirmation",
+            "ru",
+            "Здравствуйте, {{1}}! Ваш заказ {{2}} принят. Сумма: {{3}}. Спасибо!",
+        )
+        .footer("Ответьте СТОП, чтобы отписаться")
+        .buttons(&link("Ваш заказ")),
+        utility(
+            "order_shipped",
+            "en_US",
+            "Hello {{name}}, order {{order}} left our warehouse with {{carrier}} today.",
+        )
+        .named(),
+        utility(
+            "order_shipped",
+            "es",
+            "Hola {{name}}, el pedido {{order}} salió hoy del almacén con {{carrier}}.",
+        )
+        .named(),
+        utility(
+            "order_refund",
+            "en_US",
+            "Hello {{1}}, we refunded {{2}}. Here is a voucher for next time.",
+        )
+        .buttons(&json!([{"type": "COPY_CODE", "example": ["SORRY10"]}])),
     ]
 }
 
 fn deliveries() -> Vec<Draft> {
-    let replies = |home: &str, later: &str| {
-        json!([{"type": "QUICK_REPLY", "text": home}, {"type": "QUICK_REPLY", "text": later}])
-    };
+    let replies = |home: &str, later: &str| json!([{"type": "QUICK_REPLY", "text": home}, {"type": "QUICK_REPLY", "text": later}]);
     vec![
-        utility("delivery_window", "en_US", "Hello {{1}}, we deliver on {{2}}. Will you be at home?")
-            .title("Parcel {{1}}")
-            .buttons(&replies("I am at home", "Another day")),
-        utility("delivery_window", "de", "Hallo {{1}}, wir liefern am {{2}}. Sind Sie zu Hause?")
-            .title("Paket {{1}}")
-            .buttons(&replies("Ich bin da", "Anderer Tag")),
-        utility("delivery_arriving", "hy", "Բարև {{1}}, առաքիչը ձեզ մոտ կլինի {{2}} րոպեից։ Խնդրում ենք սպասել։")
-            .header("LOCATION"),
-        utility("delivery_arriving", "en_US", "Hello {{1}}, the courier is with you in {{2}} minutes. Please be ready.")
-            .header("LOCATION"),
+        utility(
+            "delivery_window",
+            "en_US",
+            "Hello {{1}}, we deliver on {{2}}. Will you be at home?",
+        )
+        .title("Parcel {{1}}")
+        .buttons(&replies("I am at home", "Another day")),
+        utility(
+            "delivery_window",
+            "de",
+            "Hallo {{1}}, wir liefern am {{2}}. Sind Sie zu Hause?",
+        )
+        .title("Paket {{1}}")
+        .buttons(&replies("Ich bin da", "Anderer Tag")),
+        utility(
+            "delivery_arriving",
+            "hy",
+            "Բարև {{1}}, առաքիչը ձեզ մոտ կլինի {{2}} րոպեից։ Խնդրում ենք սպասել։",
+        )
+        .header("LOCATION"),
+        utility(
+            "delivery_arriving",
+            "en_US",
+            "Hello {{1}}, the courier is with you in {{2}} minutes. Please be ready.",
+        )
+        .header("LOCATION"),
     ]
 }
 
 fn codes() -> Vec<Draft> {
     vec![
-        code("login_code", "en_US", "*{{1}}* is your verification code.", "Copy code"),
-        code("login_code", "tr", "Doğrulama kodunuz: *{{1}}*.", "Kodu kopyala"),
-        code("login_code", "pt_BR", "Seu código de verificação é *{{1}}*.", "Copiar código"),
-        code("login_code", "ru", "Ваш код подтверждения: *{{1}}*.", "Скопировать код"),
+        code(
+            "login_code",
+            "en_US",
+            "*{{1}}* is your verification code.",
+            "Copy code",
+        ),
+        code(
+            "login_code",
+            "tr",
+            "Doğrulama kodunuz: *{{1}}*.",
+            "Kodu kopyala",
+        ),
+        code(
+            "login_code",
+            "pt_BR",
+            "Seu código de verificação é *{{1}}*.",
+            "Copiar código",
+        ),
+        code(
+            "login_code",
+            "ru",
+            "Ваш код подтверждения: *{{1}}*.",
+            "Скопировать код",
+        ),
     ]
 }
 
@@ -186,10 +260,30 @@ fn not_for_sending() -> Vec<Draft> {
     let offer = "Hello {{1}}, summer is here: everything is cheaper until Sunday.";
     vec![
         draft("MARKETING", "summer_sale", "en_US", offer).header("IMAGE"),
-        utility("order_review", "en_US", "Hello {{1}}, please tell us how you like order {{2}}.").status("PENDING"),
-        utility("delivery_survey", "en_US", "Hello {{1}}, how was delivery {{2}}? Please tell us.").status("PAUSED"),
-        utility("order_reminder", "en_US", "Hello {{1}}, order {{2}} waits for your payment.").status("DISABLED"),
-        utility("travel_insurance", "en_US", "Hello {{1}}, insure trip {{2}} before you go.").status("REJECTED"),
+        utility(
+            "order_review",
+            "en_US",
+            "Hello {{1}}, please tell us how you like order {{2}}.",
+        )
+        .status("PENDING"),
+        utility(
+            "delivery_survey",
+            "en_US",
+            "Hello {{1}}, how was delivery {{2}}? Please tell us.",
+        )
+        .status("PAUSED"),
+        utility(
+            "order_reminder",
+            "en_US",
+            "Hello {{1}}, order {{2}} waits for your payment.",
+        )
+        .status("DISABLED"),
+        utility(
+            "travel_insurance",
+            "en_US",
+            "Hello {{1}}, insure trip {{2}} before you go.",
+        )
+        .status("REJECTED"),
     ]
 }
 
@@ -200,8 +294,13 @@ mod tests {
     #[test]
     fn the_default_world_has_templates_in_several_languages_and_no_two_of_one_name() {
         let setup = default_world();
-        let languages: std::collections::BTreeSet<_> = setup.templates.iter().map(|t| &t.language).collect();
-        let names: std::collections::BTreeSet<_> = setup.templates.iter().map(|t| (&t.name, &t.language)).collect();
+        let languages: std::collections::BTreeSet<_> =
+            setup.templates.iter().map(|t| &t.language).collect();
+        let names: std::collections::BTreeSet<_> = setup
+            .templates
+            .iter()
+            .map(|t| (&t.name, &t.language))
+            .collect();
         assert!(languages.len() >= 8);
         assert_eq!(names.len(), setup.templates.len());
         assert_eq!(setup.numbers.len(), 4);
@@ -209,7 +308,9 @@ mod tests {
 
     #[test]
     fn a_setup_names_only_what_differs_from_the_default() {
-        let setup: Setup = toml::from_str("seed = 9\n[latency]\nmedian_ms = 5\n[webhooks]\nread_share = 0.1").unwrap();
+        let setup: Setup =
+            toml::from_str("seed = 9\n[latency]\nmedian_ms = 5\n[webhooks]\nread_share = 0.1")
+                .unwrap();
         assert_eq!((setup.seed, setup.numbers.len()), (9, 4));
         assert_eq!(setup.webhooks.batch_max, Webhooks::default().batch_max);
         assert!(toml::from_str::<Setup>("sede = 9").is_err());

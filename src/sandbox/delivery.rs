@@ -30,7 +30,9 @@ pub(super) async fn run(shared: Arc<Shared>, shutdown: CancellationToken) {
     let poster = Arc::new(Poster::new(shared));
     let posts = TaskTracker::new();
     // Retries sleep for long; `shutdown` ends them where they are.
-    shutdown.run_until_cancelled(gather(&poster, &posts, &shutdown)).await;
+    shutdown
+        .run_until_cancelled(gather(&poster, &posts, &shutdown))
+        .await;
     posts.close();
     posts.wait().await;
 }
@@ -49,9 +51,16 @@ async fn gather(poster: &Arc<Poster>, posts: &TaskTracker, shutdown: &Cancellati
             }
             for post in poster.posts(due) {
                 let slots = poster.slots.clone();
-                let slot = slots.acquire_owned().await.expect("the semaphore is never closed");
+                let slot = slots
+                    .acquire_owned()
+                    .await
+                    .expect("the semaphore is never closed");
                 let (poster, shutdown) = (poster.clone(), shutdown.clone());
-                posts.spawn(async move { shutdown.run_until_cancelled(poster.deliver(post, slot)).await });
+                posts.spawn(async move {
+                    shutdown
+                        .run_until_cancelled(poster.deliver(post, slot))
+                        .await
+                });
             }
         }
     }
@@ -77,7 +86,11 @@ impl Poster {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let slots = Arc::new(Semaphore::new(shared.setup.webhooks.in_flight.max(1)));
-        Poster { shared, client: Client::builder(TokioExecutor::new()).build(connector), slots }
+        Poster {
+            shared,
+            client: Client::builder(TokioExecutor::new()).build(connector),
+            slots,
+        }
     }
 
     fn take_due(&self, most: usize) -> Vec<Update> {
@@ -86,8 +99,10 @@ impl Poster {
         let now = self.shared.now();
         let due = traffic.schedule.take_due(now, most);
         let taken = due.len();
-        let updates: Vec<_> =
-            due.into_iter().filter_map(|event| webhook::resolve(&self.shared, &world, &traffic, event)).collect();
+        let updates: Vec<_> = due
+            .into_iter()
+            .filter_map(|event| webhook::resolve(&self.shared, &world, &traffic, event))
+            .collect();
         if updates.len() < taken {
             // What the ledger forgot is not coming any more.
             traffic.schedule.outstanding -= taken - updates.len();
@@ -107,7 +122,9 @@ impl Poster {
         }
         let world = self.shared.world();
         let most = self.shared.setup.webhooks.batch_max.max(1);
-        let batches = by_app.iter().flat_map(|(app, updates)| updates.chunks(most).map(move |batch| (*app, batch)));
+        let batches = by_app
+            .iter()
+            .flat_map(|(app, updates)| updates.chunks(most).map(move |batch| (*app, batch)));
         batches
             .map(|(app, batch)| {
                 let body = webhook::body(batch);
@@ -160,7 +177,10 @@ impl Poster {
             let response = self.client.request(request).await.ok()?;
             let status = response.status();
             // Read to its end, so that the connection can be used again.
-            Limited::new(response.into_body(), ANSWER_MAX).collect().await.ok()?;
+            Limited::new(response.into_body(), ANSWER_MAX)
+                .collect()
+                .await
+                .ok()?;
             Some(status)
         });
         answered.await == Ok(Some(StatusCode::OK))

@@ -58,7 +58,16 @@ async fn node(
     respond(&shared, &version, |version| {
         let authorization = authorization(&headers);
         let method = &Method::GET;
-        Read { world: &world, id: &id, query: &query, authorization, version, method, here: String::new() }.node()
+        Read {
+            world: &world,
+            id: &id,
+            query: &query,
+            authorization,
+            version,
+            method,
+            here: String::new(),
+        }
+        .node()
     })
 }
 
@@ -71,13 +80,28 @@ async fn edge(
     headers: HeaderMap,
 ) -> Response<Body> {
     let world = shared.world();
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).or(uri.host()).unwrap_or("localhost");
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok())
+        .or(uri.host())
+        .unwrap_or("localhost");
     let kept = uri.query().unwrap_or_default().split('&');
-    let kept: String = kept.filter(|pair| !pair.is_empty() && !is_place(pair)).map(|pair| format!("{pair}&")).collect();
+    let kept: String = kept
+        .filter(|pair| !pair.is_empty() && !is_place(pair))
+        .map(|pair| format!("{pair}&"))
+        .collect();
     let here = format!("http://{host}{}?{kept}", uri.path());
     respond(&shared, &version, |version| {
         let authorization = authorization(&headers);
-        let read = Read { world: &world, id: &id, query: &query, authorization, version, method: &method, here };
+        let read = Read {
+            world: &world,
+            id: &id,
+            query: &query,
+            authorization,
+            version,
+            method: &method,
+            here,
+        };
         read.edge(&edge)
     })
 }
@@ -88,11 +112,19 @@ fn is_place(pair: &str) -> bool {
 }
 
 async fn nothing(State(shared): State<Arc<Shared>>, method: Method, uri: Uri) -> Response<Body> {
-    respond(&shared, "v26.0", |_| Err(ApiError::missing(method.as_str(), uri.path().trim_matches('/'))))
+    respond(&shared, "v26.0", |_| {
+        Err(ApiError::missing(
+            method.as_str(),
+            uri.path().trim_matches('/'),
+        ))
+    })
 }
 
 fn authorization(headers: &HeaderMap) -> &str {
-    headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
 }
 
 fn respond(
@@ -119,17 +151,39 @@ impl Read<'_> {
     fn node(&self) -> Result<Value, ApiError> {
         if let Some(number) = self.world.number(self.id) {
             self.may_see(&self.world.accounts[number.account])?;
-            let default = ["id", "display_phone_number", "verified_name", "quality_rating"];
-            return self.select(&number_fields(self.world, number), &default, "WhatsAppBusinessPhoneNumber");
+            let default = [
+                "id",
+                "display_phone_number",
+                "verified_name",
+                "quality_rating",
+            ];
+            return self.select(
+                &number_fields(self.world, number),
+                &default,
+                "WhatsAppBusinessPhoneNumber",
+            );
         }
-        if let Some(listed) = self.world.templates.iter().find(|listed| listed.id.to_string() == self.id) {
+        if let Some(listed) = self
+            .world
+            .templates
+            .iter()
+            .find(|listed| listed.id.to_string() == self.id)
+        {
             self.may_see(self.account_of(&listed.setup.waba_id)?)?;
-            return self.select(&template_fields(listed), &TEMPLATE_DEFAULT, "WhatsAppMessageTemplate");
+            return self.select(
+                &template_fields(listed),
+                &TEMPLATE_DEFAULT,
+                "WhatsAppMessageTemplate",
+            );
         }
         let account = self.account_of(self.id)?;
         self.may_see(account)?;
         let default = ["id", "name", "timezone_id", "message_template_namespace"];
-        self.select(&account_fields(account), &default, "WhatsAppBusinessAccount")
+        self.select(
+            &account_fields(account),
+            &default,
+            "WhatsAppBusinessAccount",
+        )
     }
 
     fn edge(&self, edge: &str) -> Result<Value, ApiError> {
@@ -137,16 +191,34 @@ impl Read<'_> {
         self.may_see(account)?;
         match (self.method, edge) {
             (&Method::GET, "phone_numbers") => {
-                let default = ["id", "display_phone_number", "verified_name", "quality_rating"];
+                let default = [
+                    "id",
+                    "display_phone_number",
+                    "verified_name",
+                    "quality_rating",
+                ];
                 let numbers = self.world.numbers_of(self.id);
                 self.page(&numbers, |number| {
-                    self.select(&number_fields(self.world, number), &default, "WhatsAppBusinessPhoneNumber")
+                    self.select(
+                        &number_fields(self.world, number),
+                        &default,
+                        "WhatsAppBusinessPhoneNumber",
+                    )
                 })
             }
             (&Method::GET, "message_templates") => {
-                let templates: Vec<&Listed> = self.world.templates.iter().filter(|listed| self.wants(listed)).collect();
+                let templates: Vec<&Listed> = self
+                    .world
+                    .templates
+                    .iter()
+                    .filter(|listed| self.wants(listed))
+                    .collect();
                 self.page(&templates, |listed| {
-                    self.select(&template_fields(listed), &TEMPLATE_DEFAULT, "WhatsAppMessageTemplate")
+                    self.select(
+                        &template_fields(listed),
+                        &TEMPLATE_DEFAULT,
+                        "WhatsAppMessageTemplate",
+                    )
                 })
             }
             (&Method::GET, "subscribed_apps") => {
@@ -161,7 +233,9 @@ impl Read<'_> {
     fn account_of(&self, waba_id: &str) -> Result<&Account, ApiError> {
         match self.world.account(waba_id) {
             Some(account) => Ok(account),
-            None if self.world.knows(self.authorization) => Err(ApiError::missing(self.method.as_str(), self.id)),
+            None if self.world.knows(self.authorization) => {
+                Err(ApiError::missing(self.method.as_str(), self.id))
+            }
             None => Err(ApiError::token()),
         }
     }
@@ -169,14 +243,17 @@ impl Read<'_> {
     fn may_see(&self, account: &Account) -> Result<(), ApiError> {
         match () {
             () if account.authorization == self.authorization => Ok(()),
-            () if self.world.knows(self.authorization) => Err(ApiError::missing(self.method.as_str(), self.id)),
+            () if self.world.knows(self.authorization) => {
+                Err(ApiError::missing(self.method.as_str(), self.id))
+            }
             () => Err(ApiError::token()),
         }
     }
 
     /// Whether a template is this account's and passes the filters.
     fn wants(&self, listed: &Listed) -> bool {
-        let fits = |key: &str, value: &str| self.query.get(key).is_none_or(|wanted| wanted == value);
+        let fits =
+            |key: &str, value: &str| self.query.get(key).is_none_or(|wanted| wanted == value);
         listed.setup.waba_id == self.id
             && fits("name", &listed.setup.name)
             && fits("language", &listed.setup.language)
@@ -188,12 +265,15 @@ impl Read<'_> {
     /// The fields that were asked for; one that does not exist is an error.
     fn select(&self, all: &Value, default: &[&str], node: &str) -> Result<Value, ApiError> {
         let asked = self.query.get("fields").map(|fields| field_names(fields));
-        let names = asked.unwrap_or_else(|| default.iter().map(|name| (*name).to_owned()).collect());
+        let names =
+            asked.unwrap_or_else(|| default.iter().map(|name| (*name).to_owned()).collect());
         // The id always comes along.
         let mut selected = Map::from_iter([("id".to_owned(), all["id"].clone())]);
         for name in names {
             let value = all.get(&name).ok_or_else(|| {
-                ApiError::parameter(format!("Tried accessing nonexisting field ({name}) on node type ({node})"))
+                ApiError::parameter(format!(
+                    "Tried accessing nonexisting field ({name}) on node type ({node})"
+                ))
             })?;
             selected.insert(name, value.clone());
         }
@@ -201,20 +281,33 @@ impl Read<'_> {
     }
 
     /// One page of a list, with cursors.
-    fn page<T>(&self, all: &[T], show: impl Fn(&T) -> Result<Value, ApiError>) -> Result<Value, ApiError> {
+    fn page<T>(
+        &self,
+        all: &[T],
+        show: impl Fn(&T) -> Result<Value, ApiError>,
+    ) -> Result<Value, ApiError> {
         let first = match self.query.get("after").filter(|cursor| !cursor.is_empty()) {
             None => 0,
             Some(cursor) => self.place(cursor, all.len())?,
         };
-        let limit = self.query.get("limit").and_then(|limit| limit.parse().ok()).unwrap_or(PAGE).clamp(1, PAGE_MAX);
+        let limit = self
+            .query
+            .get("limit")
+            .and_then(|limit| limit.parse().ok())
+            .unwrap_or(PAGE)
+            .clamp(1, PAGE_MAX);
         let end = all.len().min(first + limit);
-        let data = all[first..end].iter().map(show).collect::<Result<Vec<_>, _>>()?;
+        let data = all[first..end]
+            .iter()
+            .map(show)
+            .collect::<Result<Vec<_>, _>>()?;
         if data.is_empty() {
             return Ok(json!({"data": []}));
         }
         let mut page = json!({"data": data, "paging": {"cursors": {"before": cursor(first), "after": cursor(end)}}});
         if end < all.len() {
-            page["paging"]["next"] = json!(format!("{}limit={limit}&after={}", self.here, cursor(end)));
+            page["paging"]["next"] =
+                json!(format!("{}limit={limit}&after={}", self.here, cursor(end)));
         }
         Ok(page)
     }
@@ -223,9 +316,16 @@ impl Read<'_> {
     fn place(&self, cursor: &str, len: usize) -> Result<usize, ApiError> {
         let read = || {
             let text = String::from_utf8(STANDARD.decode(cursor).ok()?).ok()?;
-            text.strip_prefix("at:")?.parse::<usize>().ok().filter(|place| *place <= len)
+            text.strip_prefix("at:")?
+                .parse::<usize>()
+                .ok()
+                .filter(|place| *place <= len)
         };
-        let code = if self.version.served >= 24 { 131_059 } else { 100 };
+        let code = if self.version.served >= 24 {
+            131_059
+        } else {
+            100
+        };
         read().ok_or_else(|| ApiError::new(code, "Invalid paging cursor"))
     }
 }
@@ -243,7 +343,9 @@ fn field_names(fields: &str) -> Vec<String> {
             '{' => depth += 1,
             '}' => depth -= 1,
             ',' if depth == 0 => names.push(String::new()),
-            _ if depth == 0 && !char.is_whitespace() => names.last_mut().expect("there is always one").push(char),
+            _ if depth == 0 && !char.is_whitespace() => {
+                names.last_mut().expect("there is always one").push(char)
+            }
             _ => {}
         }
     }
@@ -254,7 +356,11 @@ fn field_names(fields: &str) -> Vec<String> {
 fn number_fields(world: &World, number: &Number) -> Value {
     let setup = &number.setup;
     let tier = tier(world.portfolios[number.portfolio].messaging_limit);
-    let can_send = if setup.status == "CONNECTED" { "AVAILABLE" } else { "BLOCKED" };
+    let can_send = if setup.status == "CONNECTED" {
+        "AVAILABLE"
+    } else {
+        "BLOCKED"
+    };
     json!({
         "id": setup.id,
         "display_phone_number": setup.display_phone_number,
@@ -288,8 +394,15 @@ fn tier(limit: Option<u32>) -> String {
     }
 }
 
-const TEMPLATE_DEFAULT: [&str; 7] =
-    ["id", "name", "parameter_format", "components", "language", "status", "category"];
+const TEMPLATE_DEFAULT: [&str; 7] = [
+    "id",
+    "name",
+    "parameter_format",
+    "components",
+    "language",
+    "status",
+    "category",
+];
 
 fn template_fields(listed: &Listed) -> Value {
     let setup = &listed.setup;
@@ -335,13 +448,20 @@ mod tests {
 
     #[test]
     fn fields_are_split_at_outer_commas_only() {
-        assert_eq!(field_names("id, name{a,b},status"), ["id", "name", "status"]);
+        assert_eq!(
+            field_names("id, name{a,b},status"),
+            ["id", "name", "status"]
+        );
         assert_eq!(field_names(""), Vec::<String>::new());
     }
 
     #[test]
     fn limits_have_the_providers_names() {
-        for (limit, expected) in [(Some(250), "TIER_250"), (Some(2_000), "TIER_2K"), (None, "TIER_UNLIMITED")] {
+        for (limit, expected) in [
+            (Some(250), "TIER_250"),
+            (Some(2_000), "TIER_2K"),
+            (None, "TIER_UNLIMITED"),
+        ] {
             assert_eq!(tier(limit), expected);
         }
     }

@@ -27,18 +27,29 @@ enum Form {
 impl ApiError {
     /// A code with the status that is usual for it.
     pub(super) fn new(code: i32, details: impl Into<String>) -> ApiError {
-        ApiError { code, status: usual(code).0, details: details.into(), form: Form::WhatsApp }
+        ApiError {
+            code,
+            status: usual(code).0,
+            details: details.into(),
+            form: Form::WhatsApp,
+        }
     }
 
     /// The token is missing, unknown or not valid here.
     pub(super) fn token() -> ApiError {
         let details = "Invalid OAuth access token - Cannot parse access token";
-        ApiError { form: Form::Graph, ..ApiError::new(190, details) }
+        ApiError {
+            form: Form::Graph,
+            ..ApiError::new(190, details)
+        }
     }
 
     /// A parameter that the graph itself does not take.
     pub(super) fn parameter(details: impl Into<String>) -> ApiError {
-        ApiError { form: Form::Graph, ..ApiError::new(100, details) }
+        ApiError {
+            form: Form::Graph,
+            ..ApiError::new(100, details)
+        }
     }
 
     /// The object does not exist, or the token may not see it.
@@ -48,12 +59,18 @@ impl ApiError {
              or does not support this operation",
             method.to_lowercase()
         );
-        ApiError { form: Form::Missing, ..ApiError::new(100, details) }
+        ApiError {
+            form: Form::Missing,
+            ..ApiError::new(100, details)
+        }
     }
 
     /// The same with another HTTP status.
     pub(super) fn with_status(self, status: Option<u16>) -> ApiError {
-        ApiError { status: status.unwrap_or(self.status), ..self }
+        ApiError {
+            status: status.unwrap_or(self.status),
+            ..self
+        }
     }
 
     /// The HTTP status.
@@ -73,7 +90,8 @@ impl ApiError {
         let mut error = json!({"message": message, "type": "OAuthException", "code": self.code, "fbtrace_id": trace_id});
         match self.form {
             Form::WhatsApp => {
-                error["error_data"] = json!({"messaging_product": "whatsapp", "details": self.details});
+                error["error_data"] =
+                    json!({"messaging_product": "whatsapp", "details": self.details});
                 error["is_transient"] = json!(is_transient(self.code));
             }
             Form::Graph => {}
@@ -126,7 +144,11 @@ const CODES: &[(i32, u16, &str)] = &[
     (130_403, 403, "User is blocked by the business"),
     (130_429, 400, "Rate limit hit"),
     (130_472, 400, "User's number is part of an experiment"),
-    (130_497, 403, "Business account is restricted from messaging users in this country"),
+    (
+        130_497,
+        403,
+        "Business account is restricted from messaging users in this country",
+    ),
     (131_000, 500, "Something went wrong"),
     (131_005, 403, "Access denied"),
     (131_008, 400, "Required parameter is missing"),
@@ -142,21 +164,53 @@ const CODES: &[(i32, u16, &str)] = &[
     (131_047, 400, "Re-engagement message"),
     (131_048, 400, "Spam rate limit hit"),
     (131_049, 400, "Meta chose not to deliver"),
-    (131_050, 400, "User stopped marketing messages from this business"),
+    (
+        131_050,
+        400,
+        "User stopped marketing messages from this business",
+    ),
     (131_051, 400, "Unsupported message type"),
     (131_053, 400, "Media upload error"),
-    (131_056, 400, "(Business Account, Consumer Account) pair rate limit hit"),
+    (
+        131_056,
+        400,
+        "(Business Account, Consumer Account) pair rate limit hit",
+    ),
     (131_057, 500, "Account in maintenance mode"),
     (131_059, 400, "Invalid paging cursor"),
-    (131_062, 400, "Business-scoped user id is not supported for this message"),
-    (131_063, 400, "Marketing messages are disabled on Cloud API for this account"),
-    (131_064, 400, "Messaging limited because of miscategorised templates"),
-    (132_000, 400, "Number of parameters does not match the expected number of params"),
-    (132_001, 404, "Template name does not exist in the translation"),
+    (
+        131_062,
+        400,
+        "Business-scoped user id is not supported for this message",
+    ),
+    (
+        131_063,
+        400,
+        "Marketing messages are disabled on Cloud API for this account",
+    ),
+    (
+        131_064,
+        400,
+        "Messaging limited because of miscategorised templates",
+    ),
+    (
+        132_000,
+        400,
+        "Number of parameters does not match the expected number of params",
+    ),
+    (
+        132_001,
+        404,
+        "Template name does not exist in the translation",
+    ),
     (132_005, 400, "Translated text too long"),
     (132_007, 400, "Template content policy violation"),
     (132_008, 400, "Parameter value is not valid"),
-    (132_012, 400, "Parameter format does not match format in the created template"),
+    (
+        132_012,
+        400,
+        "Parameter format does not match format in the created template",
+    ),
     (132_015, 400, "Template is paused"),
     (132_016, 400, "Template is disabled"),
     (132_018, 400, "Template parameter error"),
@@ -165,7 +219,11 @@ const CODES: &[(i32, u16, &str)] = &[
     (133_000, 500, "Incomplete deregistration"),
     (133_004, 503, "Server temporarily unavailable"),
     (133_010, 400, "Phone number not registered"),
-    (133_015, 400, "Please wait a few minutes before attempting to register this phone number"),
+    (
+        133_015,
+        400,
+        "Please wait a few minutes before attempting to register this phone number",
+    ),
     (135_000, 400, "Generic user error"),
     (137_000, 400, "Recipient identity key hash mismatch"),
     (1_752_041, 400, "Duplicate request"),

@@ -87,37 +87,58 @@ impl FaultRule {
     /// Strikes the next `count` requests.
     #[must_use]
     pub fn next(count: u32, fault: Fault) -> FaultRule {
-        FaultRule { fault, when: When::Next(count), number: None, recipient: None, template: None }
+        FaultRule {
+            fault,
+            when: When::Next(count),
+            number: None,
+            recipient: None,
+            template: None,
+        }
     }
 
     /// Strikes this share of requests.
     #[must_use]
     pub fn share(share: f64, fault: Fault) -> FaultRule {
-        FaultRule { when: When::Share(share), ..FaultRule::next(0, fault) }
+        FaultRule {
+            when: When::Share(share),
+            ..FaultRule::next(0, fault)
+        }
     }
 
     /// Strikes every request.
     #[must_use]
     pub fn always(fault: Fault) -> FaultRule {
-        FaultRule { when: When::Always, ..FaultRule::next(0, fault) }
+        FaultRule {
+            when: When::Always,
+            ..FaultRule::next(0, fault)
+        }
     }
 
     /// Only requests of this number's id.
     #[must_use]
     pub fn number(self, id: &str) -> FaultRule {
-        FaultRule { number: Some(id.to_owned()), ..self }
+        FaultRule {
+            number: Some(id.to_owned()),
+            ..self
+        }
     }
 
     /// Only requests to this recipient, as written in the request.
     #[must_use]
     pub fn recipient(self, recipient: &str) -> FaultRule {
-        FaultRule { recipient: Some(recipient.to_owned()), ..self }
+        FaultRule {
+            recipient: Some(recipient.to_owned()),
+            ..self
+        }
     }
 
     /// Only requests with this template.
     #[must_use]
     pub fn template(self, name: &str) -> FaultRule {
-        FaultRule { template: Some(name.to_owned()), ..self }
+        FaultRule {
+            template: Some(name.to_owned()),
+            ..self
+        }
     }
 
     /// Whether the head of a request is enough to know that it strikes.
@@ -126,7 +147,8 @@ impl FaultRule {
     }
 
     fn matches(&self, request: &Target<'_>) -> bool {
-        let fits = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|wanted| wanted == is);
+        let fits =
+            |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|wanted| wanted == is);
         fits(&self.number, request.number)
             && fits(&self.recipient, request.recipient)
             && fits(&self.template, request.template)
@@ -160,7 +182,15 @@ impl Faults {
 
     /// Whether the connection is to be reset before the body is read.
     pub(super) fn strikes_early(&mut self, number: &str, rng: &mut StdRng) -> bool {
-        self.strike(Target { number, ..Target::default() }, true, rng).is_some()
+        self.strike(
+            Target {
+                number,
+                ..Target::default()
+            },
+            true,
+            rng,
+        )
+        .is_some()
     }
 
     /// The fault that strikes a request whose body was read.
@@ -169,7 +199,10 @@ impl Faults {
     }
 
     fn strike(&mut self, target: Target<'_>, early: bool, rng: &mut StdRng) -> Option<Fault> {
-        let rules = self.0.iter_mut().filter(|rule| rule.is_early() == early && rule.matches(&target));
+        let rules = self
+            .0
+            .iter_mut()
+            .filter(|rule| rule.is_early() == early && rule.matches(&target));
         for rule in rules {
             let strikes = match &mut rule.when {
                 When::Next(left) => std::mem::replace(left, left.saturating_sub(1)) > 0,
@@ -193,11 +226,40 @@ mod tests {
     #[test]
     fn a_rule_strikes_only_what_it_names_and_as_often_as_it_says() {
         let rng = &mut StdRng::seed_from_u64(1);
-        let refuse = Fault::Refuse { code: 131_000, http_status: None };
-        let mut faults = Faults::new(vec![FaultRule::next(2, refuse.clone()).number("1").recipient("+49")]);
-        let target = Target { number: "1", recipient: "+49", template: "any" };
-        assert_eq!(faults.pick(Target { number: "2", ..target }, rng), None);
-        assert_eq!(faults.pick(Target { recipient: "+44", ..target }, rng), None);
+        let refuse = Fault::Refuse {
+            code: 131_000,
+            http_status: None,
+        };
+        let mut faults = Faults::new(vec![
+            FaultRule::next(2, refuse.clone())
+                .number("1")
+                .recipient("+49"),
+        ]);
+        let target = Target {
+            number: "1",
+            recipient: "+49",
+            template: "any",
+        };
+        assert_eq!(
+            faults.pick(
+                Target {
+                    number: "2",
+                    ..target
+                },
+                rng
+            ),
+            None
+        );
+        assert_eq!(
+            faults.pick(
+                Target {
+                    recipient: "+44",
+                    ..target
+                },
+                rng
+            ),
+            None
+        );
         assert_eq!(faults.pick(target, rng), Some(refuse.clone()));
         assert_eq!(faults.pick(target, rng), Some(refuse));
         assert_eq!(faults.pick(target, rng), None);
@@ -208,7 +270,9 @@ mod tests {
         let draw = |seed| {
             let rng = &mut StdRng::seed_from_u64(seed);
             let mut faults = Faults::new(vec![FaultRule::share(0.1, Fault::NoId)]);
-            (0..10_000).map(|_| faults.pick(Target::default(), rng).is_some()).collect::<Vec<_>>()
+            (0..10_000)
+                .map(|_| faults.pick(Target::default(), rng).is_some())
+                .collect::<Vec<_>>()
         };
         let struck = draw(5).into_iter().filter(|struck| *struck).count();
         assert!((900..1_100).contains(&struck), "{struck}");
@@ -218,10 +282,23 @@ mod tests {
 
     #[test]
     fn rules_read_as_json_and_as_toml() {
+        let rule: FaultRule = serde_json::from_str(
+            r#"{"fault":{"refuse":{"code":2}},"when":{"next":3},"number":"1"}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            rule,
+            FaultRule::next(
+                3,
+                Fault::Refuse {
+                    code: 2,
+                    http_status: None
+                }
+            )
+            .number("1")
+        );
         let rule: FaultRule =
-            serde_json::from_str(r#"{"fault":{"refuse":{"code":2}},"when":{"next":3},"number":"1"}"#).unwrap();
-        assert_eq!(rule, FaultRule::next(3, Fault::Refuse { code: 2, http_status: None }).number("1"));
-        let rule: FaultRule = toml::from_str("fault = \"reset_before_body\"\nwhen = { share = 0.5 }").unwrap();
+            toml::from_str("fault = \"reset_before_body\"\nwhen = { share = 0.5 }").unwrap();
         assert_eq!(rule, FaultRule::share(0.5, Fault::ResetBeforeBody));
     }
 }

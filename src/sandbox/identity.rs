@@ -14,7 +14,14 @@ pub(super) fn message_id(phone: &str, serial: u64, seed: u64) -> String {
     raw.extend([0x1c, 0x18, phone.len() as u8]);
     raw.extend(phone.as_bytes());
     raw.extend([0x15, 0x02, 0x00, 0x11, 0x18, 0x12]);
-    raw.extend(format!("{:016X}{:02X}", (serial ^ seed).wrapping_mul(SCRAMBLE), seed as u8).as_bytes());
+    raw.extend(
+        format!(
+            "{:016X}{:02X}",
+            (serial ^ seed).wrapping_mul(SCRAMBLE),
+            seed as u8
+        )
+        .as_bytes(),
+    );
     raw.push(0);
     let mut id = String::with_capacity(PREFIX.len() + raw.len().div_ceil(3) * 4);
     id.push_str(PREFIX);
@@ -68,7 +75,10 @@ const COUNTRIES: &[(&str, &str)] = &[
 
 /// The business-scoped user id of a `wa_id`.
 pub(super) fn user_id(wa_id: &str) -> String {
-    let country = COUNTRIES.iter().find(|(code, _)| wa_id.starts_with(code)).map_or("ZZ", |(_, country)| country);
+    let country = COUNTRIES
+        .iter()
+        .find(|(code, _)| wa_id.starts_with(code))
+        .map_or("ZZ", |(_, country)| country);
     let number = wa_id.parse::<u64>().unwrap_or_default();
     format!("{country}.{}", number.wrapping_mul(SCRAMBLE))
 }
@@ -100,7 +110,10 @@ mod tests {
 
     #[test]
     fn a_user_id_leads_back_to_its_phone_and_a_foreign_one_does_not() {
-        assert_eq!(wa_id_of_user(&user_id("905321112233")).as_deref(), Some("905321112233"));
+        assert_eq!(
+            wa_id_of_user(&user_id("905321112233")).as_deref(),
+            Some("905321112233")
+        );
         assert!(user_id("905321112233").starts_with("TR."));
         assert_eq!(wa_id_of_user("US.13491208655302741918"), None);
     }

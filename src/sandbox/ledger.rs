@@ -84,7 +84,13 @@ pub(super) struct Rows {
 
 impl Rows {
     pub(super) fn new(most: usize) -> Rows {
-        Rows { rows: VecDeque::new(), first: 0, most: most.max(1), names: Names::default(), accepted: 0 }
+        Rows {
+            rows: VecDeque::new(),
+            first: 0,
+            most: most.max(1),
+            names: Names::default(),
+            accepted: 0,
+        }
     }
 
     /// The serial that the next row will have.
@@ -102,12 +108,15 @@ impl Rows {
     }
 
     pub(super) fn get(&self, serial: u64) -> Option<&Row> {
-        self.rows.get(usize::try_from(serial.checked_sub(self.first)?).ok()?)
+        self.rows
+            .get(usize::try_from(serial.checked_sub(self.first)?).ok()?)
     }
 
     /// Notes that a receipt was answered 200.
     pub(super) fn received(&mut self, serial: u64, status: Status) {
-        let place = serial.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
+        let place = serial
+            .checked_sub(self.first)
+            .and_then(|place| usize::try_from(place).ok());
         if let Some(row) = place.and_then(|place| self.rows.get_mut(place)) {
             let count = &mut row.receipts[status as usize];
             *count = count.saturating_add(1);
@@ -132,8 +141,15 @@ impl Rows {
             http_status: (row.http_status != 0).then_some(row.http_status),
             code: (row.code != 0).then_some(row.code),
             accepted: row.accepted,
-            message_id: row.accepted.then(|| identity::message_id(&self.names.name(row.person), serial, seed)),
-            receipts: Statuses { sent, delivered, read, failed },
+            message_id: row
+                .accepted
+                .then(|| identity::message_id(&self.names.name(row.person), serial, seed)),
+            receipts: Statuses {
+                sent,
+                delivered,
+                read,
+                failed,
+            },
         }
     }
 }
@@ -192,7 +208,12 @@ impl Entry {
 }
 
 fn job_part(callback: &str, place: usize) -> Option<i64> {
-    callback.strip_prefix("pr1.")?.split('.').nth(place - 1)?.parse().ok()
+    callback
+        .strip_prefix("pr1.")?
+        .split('.')
+        .nth(place - 1)?
+        .parse()
+        .ok()
 }
 
 /// How often each receipt was answered 200.
@@ -254,20 +275,33 @@ impl Ledger {
     pub fn page(&self, from: u64, max: usize) -> Vec<Entry> {
         let traffic = self.shared.traffic();
         let rows = &traffic.ledger;
-        let page = rows.iter().skip_while(|(serial, _)| *serial < from).take(max);
-        page.map(|(serial, row)| rows.entry(serial, row, self.shared.seed())).collect()
+        let page = rows
+            .iter()
+            .skip_while(|(serial, _)| *serial < from)
+            .take(max);
+        page.map(|(serial, row)| rows.entry(serial, row, self.shared.seed()))
+            .collect()
     }
 
     /// The requests whose callback data begins like this.
     #[must_use]
     pub fn by_callback(&self, prefix: &str) -> Vec<Entry> {
-        self.filtered(|_, row| row.callback.as_deref().is_some_and(|callback| callback.starts_with(prefix)))
+        self.filtered(|_, row| {
+            row.callback
+                .as_deref()
+                .is_some_and(|callback| callback.starts_with(prefix))
+        })
     }
 
     /// The requests of one job.
     #[must_use]
     pub fn of_job(&self, job: i64) -> Vec<Entry> {
-        self.filtered(|_, row| row.callback.as_deref().and_then(|callback| job_part(callback, 2)) == Some(job))
+        self.filtered(|_, row| {
+            row.callback
+                .as_deref()
+                .and_then(|callback| job_part(callback, 2))
+                == Some(job)
+        })
     }
 
     /// The requests of every job.
@@ -298,7 +332,10 @@ impl Ledger {
     pub fn max_in_any_second(&self, number: &str) -> usize {
         let mut traffic = self.shared.traffic();
         let number = traffic.ledger.names.symbol(number);
-        let rows = traffic.ledger.iter().filter(|(_, row)| row.number == number);
+        let rows = traffic
+            .ledger
+            .iter()
+            .filter(|(_, row)| row.number == number);
         most_within(rows.map(|(_, row)| row.at), 1_000_000_000)
     }
 
@@ -306,17 +343,24 @@ impl Ledger {
     #[must_use]
     pub fn max_people_in_any(&self, window: Duration, numbers: &[&str]) -> usize {
         let mut traffic = self.shared.traffic();
-        let numbers: HashSet<Symbol> = numbers.iter().map(|number| traffic.ledger.names.symbol(number)).collect();
+        let numbers: HashSet<Symbol> = numbers
+            .iter()
+            .map(|number| traffic.ledger.names.symbol(number))
+            .collect();
         let rows = traffic.ledger.iter().map(|(_, row)| row);
         let rows = rows.filter(|row| row.accepted && numbers.contains(&row.number));
-        most_people(rows.map(|row| (row.at, row.person)), window.as_nanos() as u64)
+        most_people(
+            rows.map(|row| (row.at, row.person)),
+            window.as_nanos() as u64,
+        )
     }
 
     fn filtered(&self, keep: impl Fn(u64, &Row) -> bool) -> Vec<Entry> {
         let traffic = self.shared.traffic();
         let rows = &traffic.ledger;
         let kept = rows.iter().filter(|(serial, row)| keep(*serial, row));
-        kept.map(|(serial, row)| rows.entry(serial, row, self.shared.seed())).collect()
+        kept.map(|(serial, row)| rows.entry(serial, row, self.shared.seed()))
+            .collect()
     }
 }
 
@@ -339,7 +383,11 @@ fn most_people(arrivals: impl Iterator<Item = (u64, Symbol)>, window: u64) -> us
     for (at, person) in arrivals {
         inside.push_back((at, person));
         *counts.entry(person).or_default() += 1;
-        while let Some((_, gone)) = inside.front().copied().filter(|(first, _)| at - first >= window) {
+        while let Some((_, gone)) = inside
+            .front()
+            .copied()
+            .filter(|(first, _)| at - first >= window)
+        {
             inside.pop_front();
             let count = counts.entry(gone).or_default();
             *count -= 1;
@@ -359,14 +407,22 @@ mod tests {
     #[test]
     fn the_fullest_second_is_found_wherever_it_begins() {
         let times = [0, 999, 1_000, 1_001, 1_500, 1_999, 2_600];
-        assert_eq!(most_within(times.into_iter(), 1_000), 4, "1000 to 1999; 999 and 1999 are a second apart");
+        assert_eq!(
+            most_within(times.into_iter(), 1_000),
+            4,
+            "1000 to 1999; 999 and 1999 are a second apart"
+        );
         assert_eq!(most_within(std::iter::empty(), 1_000), 0);
     }
 
     #[test]
     fn people_are_counted_once_per_window() {
         let arrivals = [(0, 1), (1, 2), (2, 1), (10, 3), (11, 2)];
-        assert_eq!(most_people(arrivals.into_iter(), 10), 3, "2 to 11 has 1, 3 and 2");
+        assert_eq!(
+            most_people(arrivals.into_iter(), 10),
+            3,
+            "2 to 11 has 1, 3 and 2"
+        );
         assert_eq!(most_people(arrivals.into_iter(), 5), 2);
     }
 
@@ -374,7 +430,10 @@ mod tests {
     fn old_rows_are_forgotten_and_serials_stay() {
         let mut rows = Rows::new(2);
         for at in 0..5 {
-            rows.push(Row { at, ..Row::default() });
+            rows.push(Row {
+                at,
+                ..Row::default()
+            });
         }
         assert_eq!(rows.next_serial(), 5);
         assert!(rows.get(2).is_none());

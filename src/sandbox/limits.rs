@@ -52,7 +52,10 @@ impl Pairs {
     /// Whether the pair's bucket has a message left.
     pub(super) fn has_room(&self, limit: PairLimit, pair: (u32, u32), now: u64) -> bool {
         let refill = limit.refill_ms * 1_000_000;
-        let missing = self.full_at.get(&pair).map_or(0, |full_at| full_at.saturating_sub(now));
+        let missing = self
+            .full_at
+            .get(&pair)
+            .map_or(0, |full_at| full_at.saturating_sub(now));
         missing + refill <= refill * u64::from(limit.burst)
     }
 
@@ -88,7 +91,12 @@ impl Unique {
     }
 
     fn forget(&mut self, day: u64, now: u64) {
-        while let Some((at, person)) = self.order.front().copied().filter(|(at, _)| now - at >= day) {
+        while let Some((at, person)) = self
+            .order
+            .front()
+            .copied()
+            .filter(|(at, _)| now - at >= day)
+        {
             self.order.pop_front();
             // A later message renewed it: then it leaves with that one's entry.
             if self.last.get(&person) == Some(&at) {
@@ -105,9 +113,18 @@ mod tests {
     #[test]
     fn no_second_wherever_it_begins_holds_more_than_the_rate() {
         let mut limits = Limits::default();
-        let times = (0..3_000_u64).map(|n| n * 7_919_777 % (3 * SECOND)).collect::<std::collections::BTreeSet<_>>();
-        let taken: Vec<u64> = times.into_iter().filter(|at| limits.throughput(0, 10, *at)).collect();
-        assert!(taken.windows(11).all(|eleven| eleven[10] - eleven[0] >= SECOND));
+        let times = (0..3_000_u64)
+            .map(|n| n * 7_919_777 % (3 * SECOND))
+            .collect::<std::collections::BTreeSet<_>>();
+        let taken: Vec<u64> = times
+            .into_iter()
+            .filter(|at| limits.throughput(0, 10, *at))
+            .collect();
+        assert!(
+            taken
+                .windows(11)
+                .all(|eleven| eleven[10] - eleven[0] >= SECOND)
+        );
         assert_eq!(taken.len(), 30, "and each second is used to the full");
     }
 
@@ -126,7 +143,10 @@ mod tests {
         assert!(!send(6 * SECOND - 1));
         assert!(send(6 * SECOND));
         assert!(!send(6 * SECOND));
-        assert!((0..45).all(|_| send(10_000 * SECOND)), "after a long rest the burst is back");
+        assert!(
+            (0..45).all(|_| send(10_000 * SECOND)),
+            "after a long rest the burst is back"
+        );
         assert!(!send(10_000 * SECOND), "and no more than the burst");
     }
 
@@ -139,7 +159,10 @@ mod tests {
         assert!(!unique.has_room(3, 2, day, 50));
         assert!(unique.has_room(1, 2, day, 50));
         unique.count(1, 50);
-        assert!(!unique.has_room(3, 2, day, 109), "1 was renewed at 50, 2 counts until 110");
+        assert!(
+            !unique.has_room(3, 2, day, 109),
+            "1 was renewed at 50, 2 counts until 110"
+        );
         assert!(unique.has_room(3, 2, day, 110));
         unique.count(3, 110);
         assert!(!unique.has_room(4, 2, day, 149));

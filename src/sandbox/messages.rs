@@ -39,8 +39,15 @@ pub(super) async fn post(
     let Ok(body) = Limited::new(body, BODY_MAX).collect().await else {
         return json(StatusCode::PAYLOAD_TOO_LARGE, Vec::new());
     };
-    let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let call = Call { number, authorization, version: version.served };
+    let authorization = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let call = Call {
+        number,
+        authorization,
+        version: version.served,
+    };
     let decision = shared.decide(&call, &body.to_bytes());
     // Everything is written down by now: whoever goes away while we sleep only misses the answer.
     if !decision.latency.is_zero() {
@@ -53,7 +60,7 @@ async fn reply(decision: Decision, reset: &ResetSwitch, version: Version) -> Res
     let mut response = match decision.reply {
         Reply::Json(status, body) => json(status, body),
         Reply::Html(status) => html(status),
-        Reply::Slow(body, over) => slow(body, over),
+        Reply::Slow(body, over) => slow(&body, over),
         Reply::Reset => return reset.pull().await,
         Reply::Silence => return pending().await,
     };
@@ -72,19 +79,25 @@ async fn reply(decision: Decision, reset: &ResetSwitch, version: Version) -> Res
 pub(super) fn json(status: StatusCode, body: Vec<u8>) -> Response<Body> {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=UTF-8"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json; charset=UTF-8"),
+    );
     response
 }
 
 fn html(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::from(HTML));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/html; charset=utf-8"),
+    );
     response
 }
 
 /// A body that trickles in.
-fn slow(body: Vec<u8>, over: Duration) -> Response<Body> {
+fn slow(body: &[u8], over: Duration) -> Response<Body> {
     let size = body.len().div_ceil(DRIPS as usize).max(1);
     let drips: Vec<Bytes> = body.chunks(size).map(Bytes::copy_from_slice).collect();
     let drips = stream::iter(drips).then(move |drip| async move {
@@ -107,14 +120,20 @@ impl Version {
     /// The oldest that still answers; older ones are served by it.
     const OLDEST: u32 = 21;
     /// The app's default, for paths without a version.
-    pub(super) const DEFAULT: Version = Version { asked: 26, served: 26 };
+    pub(super) const DEFAULT: Version = Version {
+        asked: 26,
+        served: 26,
+    };
 
     /// Reads `v23.0`.
     pub(super) fn parse(segment: &str) -> Option<Version> {
         let (major, minor) = segment.strip_prefix('v')?.split_once('.')?;
         minor.parse::<u32>().ok()?;
         let asked = major.parse().ok()?;
-        Some(Version { asked, served: Version::OLDEST.max(asked) })
+        Some(Version {
+            asked,
+            served: Version::OLDEST.max(asked),
+        })
     }
 
     /// The headers that tell which version served.
@@ -122,10 +141,16 @@ impl Version {
         if let Ok(served) = HeaderValue::try_from(format!("v{}.0", self.served)) {
             headers.insert("facebook-api-version", served);
         }
-        headers.insert("x-app-usage", HeaderValue::from_static(r#"{"call_count":1,"total_cputime":1,"total_time":1}"#));
+        headers.insert(
+            "x-app-usage",
+            HeaderValue::from_static(r#"{"call_count":1,"total_cputime":1,"total_time":1}"#),
+        );
         if self.asked < self.served {
             let warning = "The call has been auto-upgraded because the requested version has ended";
-            headers.insert("x-ad-api-version-warning", HeaderValue::from_static(warning));
+            headers.insert(
+                "x-ad-api-version-warning",
+                HeaderValue::from_static(warning),
+            );
         }
     }
 }
@@ -136,8 +161,17 @@ mod tests {
 
     #[test]
     fn an_ended_version_is_served_by_the_oldest_live_one() {
-        assert_eq!(Version::parse("v23.0"), Some(Version { asked: 23, served: 23 }));
-        assert_eq!(Version::parse("v19.0").map(|version| version.served), Some(21));
+        assert_eq!(
+            Version::parse("v23.0"),
+            Some(Version {
+                asked: 23,
+                served: 23
+            })
+        );
+        assert_eq!(
+            Version::parse("v19.0").map(|version| version.served),
+            Some(21)
+        );
         assert_eq!(Version::parse("106540352242922"), None);
         assert_eq!(Version::parse("vx.0"), None);
     }

@@ -83,7 +83,12 @@ impl Sandbox {
         tasks.spawn(server::run(listener, shared.clone(), shutdown.clone()));
         tasks.spawn(delivery::run(shared.clone(), shutdown.clone()));
         tasks.close();
-        Ok(Sandbox { address, control: Control::new(shared), shutdown, running: Running::Tasks(tasks) })
+        Ok(Sandbox {
+            address,
+            control: Control::new(shared),
+            shutdown,
+            running: Running::Tasks(tasks),
+        })
     }
 
     /// Starts on `threads` threads of its own, each with a runtime of one thread; for benches, where the sandbox must
@@ -96,13 +101,21 @@ impl Sandbox {
         let shutdown = CancellationToken::new();
         let threads = (0..threads.max(1))
             .map(|index| {
-                let (listener, shared, shutdown) = (listener.try_clone()?, shared.clone(), shutdown.clone());
-                thread::Builder::new().name(format!("sandbox-{index}")).spawn(move || {
-                    run_apart(listener, &shared, &shutdown, index == 0);
-                })
+                let (listener, shared, shutdown) =
+                    (listener.try_clone()?, shared.clone(), shutdown.clone());
+                thread::Builder::new()
+                    .name(format!("sandbox-{index}"))
+                    .spawn(move || {
+                        run_apart(listener, &shared, &shutdown, index == 0);
+                    })
             })
             .collect::<io::Result<Vec<_>>>()?;
-        Ok(Sandbox { address, control: Control::new(shared), shutdown, running: Running::Threads(threads) })
+        Ok(Sandbox {
+            address,
+            control: Control::new(shared),
+            shutdown,
+            running: Running::Threads(threads),
+        })
     }
 
     /// Where it listens, as a base URL without a trailing slash.
@@ -150,10 +163,13 @@ fn run_apart(
     shutdown: &CancellationToken,
     delivers: bool,
 ) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let runtime = runtime.expect("the kernel gives an epoll instance and a few file descriptors");
     runtime.block_on(async {
-        let listener = TcpListener::from_std(listener).expect("a listener that was just bound can be polled");
+        let listener =
+            TcpListener::from_std(listener).expect("a listener that was just bound can be polled");
         if delivers {
             tokio::spawn(delivery::run(shared.clone(), shutdown.clone()));
         }

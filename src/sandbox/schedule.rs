@@ -31,9 +31,17 @@ impl Status {
 #[derive(Debug)]
 pub(super) enum What {
     /// A receipt of the message with this serial.
-    Receipt { serial: u64, status: Status, code: i32 },
+    Receipt {
+        serial: u64,
+        status: Status,
+        code: i32,
+    },
     /// Anything else: one element of `changes`.
-    Change { app: usize, waba_id: String, change: Value },
+    Change {
+        app: usize,
+        waba_id: String,
+        change: Value,
+    },
 }
 
 /// Something that is due at a time (nanoseconds since the start).
@@ -84,7 +92,11 @@ pub(super) struct Schedule {
 impl Schedule {
     pub(super) fn push(&mut self, at: u64, what: What) {
         self.pushed += 1;
-        self.heap.push(Reverse(Event { at, order: self.pushed, what }));
+        self.heap.push(Reverse(Event {
+            at,
+            order: self.pushed,
+            what,
+        }));
     }
 
     /// How many were pushed ever.
@@ -105,7 +117,13 @@ impl Schedule {
     /// At most `most` events whose time has come, the oldest first.
     pub(super) fn take_due(&mut self, now: u64, most: usize) -> Vec<Event> {
         let mut due = Vec::new();
-        while due.len() < most && !self.is_paused && self.heap.peek().is_some_and(|Reverse(event)| event.at <= now) {
+        while due.len() < most
+            && !self.is_paused
+            && self
+                .heap
+                .peek()
+                .is_some_and(|Reverse(event)| event.at <= now)
+        {
             due.extend(self.heap.pop().map(|Reverse(event)| event));
         }
         self.outstanding += due.len();
@@ -128,7 +146,14 @@ pub(super) struct Fate {
 
 impl Schedule {
     /// Plans the receipts of a message that was accepted at `now`.
-    pub(super) fn plan(&mut self, serial: u64, fate: Fate, hooks: &Webhooks, now: u64, rng: &mut StdRng) {
+    pub(super) fn plan(
+        &mut self,
+        serial: u64,
+        fate: Fate,
+        hooks: &Webhooks,
+        now: u64,
+        rng: &mut StdRng,
+    ) {
         if fate.is_silent {
             return;
         }
@@ -137,10 +162,24 @@ impl Schedule {
             shuffle(&mut receipts, rng);
         }
         for (at, status, code) in receipts {
-            self.push(at, What::Receipt { serial, status, code });
+            self.push(
+                at,
+                What::Receipt {
+                    serial,
+                    status,
+                    code,
+                },
+            );
             if hooks.repeated_share > 0.0 && rng.random_bool(hooks.repeated_share.min(1.0)) {
                 let again = at + hooks.sent_after.draw(rng).as_nanos() as u64;
-                self.push(again, What::Receipt { serial, status, code });
+                self.push(
+                    again,
+                    What::Receipt {
+                        serial,
+                        status,
+                        code,
+                    },
+                );
             }
         }
     }
@@ -149,7 +188,9 @@ impl Schedule {
 /// The receipts of a message in their natural order.
 fn story(fate: Fate, hooks: &Webhooks, start: u64, rng: &mut StdRng) -> Vec<(u64, Status, i32)> {
     let mut happens = |share: f64| share >= 1.0 || (share > 0.0 && rng.random_bool(share));
-    let fail = fate.fail.or_else(|| happens(hooks.failed_share).then_some(hooks.failed_code));
+    let fail = fate
+        .fail
+        .or_else(|| happens(hooks.failed_share).then_some(hooks.failed_code));
     let delivered = happens(hooks.delivered_share);
     let read = delivered && fate.reads.unwrap_or_else(|| happens(hooks.read_share));
     let sent_at = start + hooks.sent_after.draw(rng).as_nanos() as u64;
@@ -161,7 +202,11 @@ fn story(fate: Fate, hooks: &Webhooks, start: u64, rng: &mut StdRng) -> Vec<(u64
         let delivered_at = sent_at + hooks.delivered_after.draw(rng).as_nanos() as u64;
         receipts.push((delivered_at, Status::Delivered, 0));
         if read {
-            receipts.push((delivered_at + hooks.read_after.draw(rng).as_nanos() as u64, Status::Read, 0));
+            receipts.push((
+                delivered_at + hooks.read_after.draw(rng).as_nanos() as u64,
+                Status::Read,
+                0,
+            ));
         }
     }
     receipts
@@ -195,26 +240,52 @@ mod tests {
 
     #[test]
     fn a_message_is_sent_then_delivered_then_read() {
-        let hooks = Webhooks { read_share: 1.0, ..Webhooks::default() };
-        assert_eq!(planned(&hooks, Fate::default()), [Status::Sent, Status::Delivered, Status::Read]);
+        let hooks = Webhooks {
+            read_share: 1.0,
+            ..Webhooks::default()
+        };
+        assert_eq!(
+            planned(&hooks, Fate::default()),
+            [Status::Sent, Status::Delivered, Status::Read]
+        );
     }
 
     #[test]
     fn a_message_that_fails_has_one_receipt_and_a_silent_one_none() {
-        let fail = Fate { fail: Some(131_026), ..Fate::default() };
+        let fail = Fate {
+            fail: Some(131_026),
+            ..Fate::default()
+        };
         assert_eq!(planned(&Webhooks::default(), fail), [Status::Failed]);
-        assert_eq!(planned(&Webhooks::default(), Fate { is_silent: true, ..Fate::default() }), []);
+        assert_eq!(
+            planned(
+                &Webhooks::default(),
+                Fate {
+                    is_silent: true,
+                    ..Fate::default()
+                }
+            ),
+            []
+        );
     }
 
     #[test]
     fn receipts_can_come_twice_each() {
-        let hooks = Webhooks { read_share: 1.0, repeated_share: 1.0, ..Webhooks::default() };
+        let hooks = Webhooks {
+            read_share: 1.0,
+            repeated_share: 1.0,
+            ..Webhooks::default()
+        };
         assert_eq!(planned(&hooks, Fate::default()).len(), 6);
     }
 
     #[test]
     fn shuffling_changes_the_order_of_some_messages() {
-        let hooks = Webhooks { read_share: 1.0, shuffled_share: 1.0, ..Webhooks::default() };
+        let hooks = Webhooks {
+            read_share: 1.0,
+            shuffled_share: 1.0,
+            ..Webhooks::default()
+        };
         let rng = &mut StdRng::seed_from_u64(1);
         let mut schedule = Schedule::default();
         (0..100).for_each(|serial| schedule.plan(serial, Fate::default(), &hooks, 0, rng));
@@ -233,7 +304,14 @@ mod tests {
     #[test]
     fn nothing_is_due_before_its_time_or_while_paused() {
         let mut schedule = Schedule::default();
-        schedule.push(10, What::Receipt { serial: 0, status: Status::Sent, code: 0 });
+        schedule.push(
+            10,
+            What::Receipt {
+                serial: 0,
+                status: Status::Sent,
+                code: 0,
+            },
+        );
         assert!(schedule.take_due(9, 5).is_empty());
         schedule.is_paused = true;
         assert!(schedule.take_due(10, 5).is_empty());

@@ -56,7 +56,12 @@ pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>, shutdown: Ca
         };
         match accepted {
             Ok((stream, _)) => {
-                connections.spawn(connection(stream, shared.clone(), router.clone(), shutdown.clone()));
+                connections.spawn(connection(
+                    stream,
+                    shared.clone(),
+                    router.clone(),
+                    shutdown.clone(),
+                ));
             }
             Err(error) => {
                 tracing::warn!(%error, "the sandbox could not accept a connection");
@@ -68,17 +73,27 @@ pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>, shutdown: Ca
     connections.wait().await;
 }
 
-async fn connection(stream: TcpStream, shared: Arc<Shared>, router: Router, shutdown: CancellationToken) {
+async fn connection(
+    stream: TcpStream,
+    shared: Arc<Shared>,
+    router: Router,
+    shutdown: CancellationToken,
+) {
     // Small answers must not wait for the acknowledgement of earlier ones; without it, only slower.
     let _ = stream.set_nodelay(true);
     let reset = Arc::new(ResetSwitch::default());
-    let wire = Wire { stream, reset: reset.clone() };
+    let wire = Wire {
+        stream,
+        reset: reset.clone(),
+    };
     let service = {
         let (router, reset) = (TowerToHyperService::new(router), reset.clone());
         service_fn(move |request| answer(shared.clone(), reset.clone(), router.clone(), request))
     };
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http2().max_concurrent_streams(STREAMS_PER_CONNECTION);
+    builder
+        .http2()
+        .max_concurrent_streams(STREAMS_PER_CONNECTION);
     select! {
         // A client that breaks off is no news.
         _ = builder.serve_connection(TokioIo::new(wire), service) => {}
@@ -108,7 +123,9 @@ fn messages_path(path: &str) -> Option<(Version, &str)> {
     let rest = path.strip_prefix('/')?.strip_suffix("/messages")?;
     match rest.split_once('/') {
         None => Some((Version::DEFAULT, rest)),
-        Some((version, number)) if !number.contains('/') => Some((Version::parse(version)?, number)),
+        Some((version, number)) if !number.contains('/') => {
+            Some((Version::parse(version)?, number))
+        }
         Some(_) => None,
     }
 }
@@ -145,13 +162,21 @@ impl Drop for Wire {
 }
 
 impl AsyncRead for Wire {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, into)
     }
 }
 
 impl AsyncWrite for Wire {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -182,8 +207,14 @@ mod tests {
 
     #[test]
     fn a_messages_path_has_a_number_and_maybe_a_version() {
-        assert_eq!(messages_path("/v23.0/1065/messages"), Some((Version::parse("v23.0").unwrap(), "1065")));
-        assert_eq!(messages_path("/1065/messages"), Some((Version::DEFAULT, "1065")));
+        assert_eq!(
+            messages_path("/v23.0/1065/messages"),
+            Some((Version::parse("v23.0").unwrap(), "1065"))
+        );
+        assert_eq!(
+            messages_path("/1065/messages"),
+            Some((Version::DEFAULT, "1065"))
+        );
         assert_eq!(messages_path("/v23.0/1065/more/messages"), None);
         assert_eq!(messages_path("/messages"), None);
     }

@@ -55,7 +55,10 @@ impl Setup {
     /// The default world without latency, and with receipts that are sent as soon as they can be: for tests.
     #[must_use]
     pub fn quick() -> Setup {
-        let mut setup = Setup { latency: Delay::none(), ..Setup::default() };
+        let mut setup = Setup {
+            latency: Delay::none(),
+            ..Setup::default()
+        };
         let hooks = &mut setup.webhooks;
         hooks.sent_after = Delay::none();
         hooks.delivered_after = Delay::none();
@@ -77,7 +80,11 @@ impl Setup {
     /// Replaces the numbers by `count` of the first account, with ids from 200000000000001 on.
     #[must_use]
     pub fn numbers(mut self, count: u32, messages_per_second: u32) -> Setup {
-        let waba_id = self.accounts.first().map(|account| account.waba_id.clone()).unwrap_or_default();
+        let waba_id = self
+            .accounts
+            .first()
+            .map(|account| account.waba_id.clone())
+            .unwrap_or_default();
         self.numbers = (1..=count)
             .map(|n| Number {
                 id: format!("{}", 200_000_000_000_000 + u64::from(n)),
@@ -219,7 +226,10 @@ pub struct PairLimit {
 
 impl Default for PairLimit {
     fn default() -> Self {
-        PairLimit { burst: 45, refill_ms: 6_000 }
+        PairLimit {
+            burst: 45,
+            refill_ms: 6_000,
+        }
     }
 }
 

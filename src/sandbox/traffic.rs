@@ -170,7 +170,11 @@ impl Shared {
         let strikes = traffic.faults.strikes_early(number, &mut traffic.rng);
         if strikes {
             let number = traffic.ledger.names.symbol(number);
-            traffic.ledger.push(Row { at: self.now(), number, ..Row::default() });
+            traffic.ledger.push(Row {
+                at: self.now(),
+                number,
+                ..Row::default()
+            });
             self.arrived.notify_waiters();
         }
         strikes
@@ -181,7 +185,15 @@ impl Shared {
         let parsed = Request::parse(body);
         let world = self.world();
         let sender = world.sender(call.number, call.authorization);
-        if let (Ok(_), Ok(request @ Request { status: Some(_), .. })) = (&sender, &parsed) {
+        if let (
+            Ok(_),
+            Ok(
+                request @ Request {
+                    status: Some(_), ..
+                },
+            ),
+        ) = (&sender, &parsed)
+        {
             return self.mark_as_read(request);
         }
         let checked = match (&sender, &parsed) {
@@ -192,8 +204,14 @@ impl Shared {
         let mut traffic = self.traffic();
         let was_empty = traffic.schedule.is_empty();
         let now = self.now();
-        let arrival = Arrival { shared: self, world: &world, call, request: parsed.as_ref().ok(), now };
-        let decision = traffic.decide(&arrival, sender.map(|number| &**number), checked);
+        let arrival = Arrival {
+            shared: self,
+            world: &world,
+            call,
+            request: parsed.as_ref().ok(),
+            now,
+        };
+        let decision = traffic.decide(&arrival, sender.map(|number| &**number), checked.as_ref());
         if was_empty && !traffic.schedule.is_empty() {
             self.due.notify_one();
         }
@@ -208,9 +226,17 @@ impl Shared {
         let trace_id = identity::trace_id(self.now());
         let reply = match check_read_mark(request) {
             Ok(()) => Reply::Json(StatusCode::OK, br#"{"success":true}"#.to_vec()),
-            Err(error) => Reply::Json(error.status(), error.body(&trace_id).to_string().into_bytes()),
+            Err(error) => Reply::Json(
+                error.status(),
+                error.body(&trace_id).to_string().into_bytes(),
+            ),
         };
-        Decision { reply, latency, trace_id, usage: None }
+        Decision {
+            reply,
+            latency,
+            trace_id,
+            usage: None,
+        }
     }
 }
 
@@ -225,7 +251,9 @@ struct Arrival<'a> {
 
 impl<'a> Arrival<'a> {
     fn target(&self) -> Target<'a> {
-        let recipient = self.request.and_then(|request| request.to.as_deref().or(request.recipient.as_deref()));
+        let recipient = self
+            .request
+            .and_then(|request| request.to.as_deref().or(request.recipient.as_deref()));
         let template = self.request.and_then(|request| request.template.as_ref());
         Target {
             number: self.call.number,
@@ -240,13 +268,13 @@ impl Traffic {
         &mut self,
         arrival: &Arrival<'_>,
         sender: Result<&Number, ApiError>,
-        checked: Result<Checked, ApiError>,
+        checked: Result<&Checked, &ApiError>,
     ) -> Decision {
         let setup = &arrival.shared.setup;
         let serial = self.ledger.next_serial();
-        let mut row = self.row(arrival, checked.as_ref().ok());
+        let mut row = self.row(arrival, checked.ok());
         let account = sender.as_ref().ok().map(|number| number.account);
-        let verdict = self.judge(arrival, sender, checked.as_ref(), row.person);
+        let verdict = self.judge(arrival, sender, checked, row.person);
         let reply = match verdict {
             Err(error) => {
                 row.code = error.code;
@@ -256,8 +284,9 @@ impl Traffic {
             Ok(Verdict::Lost(fault)) => lost(&fault),
             Ok(Verdict::Accepted(fault, fate)) => {
                 row.accepted = true;
-                self.schedule.plan(serial, fate, &setup.webhooks, arrival.now, &mut self.rng);
-                accepted(arrival, checked.as_ref().ok(), serial, fault.as_ref())
+                self.schedule
+                    .plan(serial, fate, &setup.webhooks, arrival.now, &mut self.rng);
+                accepted(arrival, checked.ok(), serial, fault.as_ref())
             }
         };
         row.http_status = match &reply {
@@ -265,24 +294,39 @@ impl Traffic {
             Reply::Slow(..) => 200,
             Reply::Reset | Reply::Silence => 0,
         };
-        let usage = account.map(|account| &arrival.world.accounts[account]).map(|account| account.usage(row.code));
+        let usage = account
+            .map(|account| &arrival.world.accounts[account])
+            .map(|account| account.usage(row.code));
         self.ledger.push(row);
         let latency = setup.latency.draw(&mut self.rng);
-        Decision { reply, latency, trace_id: identity::trace_id(serial), usage }
+        Decision {
+            reply,
+            latency,
+            trace_id: identity::trace_id(serial),
+            usage,
+        }
     }
 
     fn row(&mut self, arrival: &Arrival<'_>, checked: Option<&Checked>) -> Row {
         let names = &mut self.ledger.names;
         let target = arrival.target();
-        let template = arrival.request.and_then(|request| request.template.as_ref());
-        let callback = arrival.request.and_then(|request| request.biz_opaque_callback_data.as_deref());
+        let template = arrival
+            .request
+            .and_then(|request| request.template.as_ref());
+        let callback = arrival
+            .request
+            .and_then(|request| request.biz_opaque_callback_data.as_deref());
         Row {
             at: arrival.now,
             number: names.symbol(target.number),
             recipient: names.symbol(target.recipient),
             person: checked.map_or(0, |checked| names.symbol(&checked.person)),
             template: names.symbol(target.template),
-            language: names.symbol(template.map(|template| &*template.language.code).unwrap_or_default()),
+            language: names.symbol(
+                template
+                    .map(|template| &*template.language.code)
+                    .unwrap_or_default(),
+            ),
             callback: callback.map(Into::into),
             category: checked.map(|checked| checked.category).unwrap_or_default(),
             ..Row::default()
@@ -298,53 +342,102 @@ impl Traffic {
         person: Symbol,
     ) -> Result<Verdict, ApiError> {
         let (setup, number) = (&arrival.shared.setup, sender?);
-        let most = number.setup.messages_per_second.saturating_add(setup.throughput_slack);
+        let most = number
+            .setup
+            .messages_per_second
+            .saturating_add(setup.throughput_slack);
         if !self.limits.throughput(number.place, most, arrival.now) {
-            return Err(ApiError::new(130_429, "Message failed to send because there were too many messages sent from this phone number in a short period of time"));
+            return Err(ApiError::new(
+                130_429,
+                "Message failed to send because there were too many messages sent from this phone number in a short period of time",
+            ));
         }
         let checked = checked.map_err(Clone::clone)?;
         let (world, target, now) = (arrival.world, arrival.target(), arrival.now);
-        self.admit(&Case { world, setup, number, checked, target, person, now }, arrival.shared.day())
+        self.admit(
+            &Case {
+                world,
+                setup,
+                number,
+                checked,
+                target,
+                person,
+                now,
+            },
+            arrival.shared.day(),
+        )
     }
 
     fn admit(&mut self, case: &Case<'_>, day: u64) -> Result<Verdict, ApiError> {
         let special = case.world.person(&case.checked.person);
         if let Some(code) = special.and_then(|person| person.refuse) {
-            return Err(ApiError::new(code, "This recipient is refused by the sandbox's setup"));
+            return Err(ApiError::new(
+                code,
+                "This recipient is refused by the sandbox's setup",
+            ));
         }
         let pair = (case.number.place, case.person);
-        if !self.limits.pairs().has_room(case.setup.pair, pair, case.now) {
-            return Err(ApiError::new(131_056, "Message failed to send because there were too many messages sent from this phone number to the same phone number in a short period of time"));
+        if !self
+            .limits
+            .pairs()
+            .has_room(case.setup.pair, pair, case.now)
+        {
+            return Err(ApiError::new(
+                131_056,
+                "Message failed to send because there were too many messages sent from this phone number to the same phone number in a short period of time",
+            ));
         }
-        let in_window = self.windows.get(&pair).is_some_and(|until| *until > case.now);
-        let fails_at_limit = match (in_window || self.has_room(case, day), case.setup.at_messaging_limit) {
+        let in_window = self
+            .windows
+            .get(&pair)
+            .is_some_and(|until| *until > case.now);
+        let fails_at_limit = match (
+            in_window || self.has_room(case, day),
+            case.setup.at_messaging_limit,
+        ) {
             (true, _) => None,
             (false, AtLimit::Fail(code)) => Some(code),
-            (false, AtLimit::Refuse(code)) => return Err(ApiError::new(code, "The messaging limit is reached")),
+            (false, AtLimit::Refuse(code)) => {
+                return Err(ApiError::new(code, "The messaging limit is reached"));
+            }
         };
         let fault = self.faults.pick(case.target, &mut self.rng);
         let mut fate = match fault {
             Some(Fault::Refuse { code, http_status }) => {
                 return Err(ApiError::new(code, "A fault on demand").with_status(http_status));
             }
-            Some(fault @ (Fault::ResetBeforeBody | Fault::NotJson { accepted: false, .. })) => {
+            Some(
+                fault @ (Fault::ResetBeforeBody
+                | Fault::NotJson {
+                    accepted: false, ..
+                }),
+            ) => {
                 return Ok(Verdict::Lost(fault));
             }
             ref fault => fate(fault.as_ref()),
         };
         let outside = (case.checked.is_free_form && !in_window).then_some(131_047);
-        fate.fail = outside.or(fails_at_limit).or(special.and_then(|person| person.fail)).or(fate.fail);
+        fate.fail = outside
+            .or(fails_at_limit)
+            .or(special.and_then(|person| person.fail))
+            .or(fate.fail);
         fate.reads = special.and_then(|person| person.reads);
         fate.is_silent |= case.world.apps[case.number.app].callback_url.is_none();
         self.limits.pairs().take(case.setup.pair, pair, case.now);
         if !in_window && fate.fail.is_none() && case.limit().is_some() {
-            self.limits.unique(case.number.portfolio).count(case.person, case.now);
+            self.limits
+                .unique(case.number.portfolio)
+                .count(case.person, case.now);
         }
         Ok(Verdict::Accepted(fault, fate))
     }
 
     fn has_room(&mut self, case: &Case<'_>, day: u64) -> bool {
-        let room = |limit| self.limits.unique(case.number.portfolio).has_room(case.person, limit, day, case.now);
+        let room = |limit| {
+            self.limits
+                .unique(case.number.portfolio)
+                .has_room(case.person, limit, day, case.now)
+        };
         case.limit().is_none_or(room)
     }
 }
@@ -358,11 +451,19 @@ impl Case<'_> {
 /// What a fault means for the receipts.
 fn fate(fault: Option<&Fault>) -> Fate {
     match fault {
-        Some(Fault::Hold { for_ms, dropped }) => {
-            Fate { held_ns: for_ms * 1_000_000, fail: dropped.then_some(132_015), ..Fate::default() }
-        }
-        Some(Fault::FailLater { code }) => Fate { fail: Some(*code), ..Fate::default() },
-        Some(Fault::NoReceipts) => Fate { is_silent: true, ..Fate::default() },
+        Some(Fault::Hold { for_ms, dropped }) => Fate {
+            held_ns: for_ms * 1_000_000,
+            fail: dropped.then_some(132_015),
+            ..Fate::default()
+        },
+        Some(Fault::FailLater { code }) => Fate {
+            fail: Some(*code),
+            ..Fate::default()
+        },
+        Some(Fault::NoReceipts) => Fate {
+            is_silent: true,
+            ..Fate::default()
+        },
         _ => Fate::default(),
     }
 }
@@ -374,13 +475,21 @@ fn http_status(status: u16) -> StatusCode {
 /// The reply to a request that a fault ate.
 fn lost(fault: &Fault) -> Reply {
     match fault {
-        Fault::NotJson { http_status: status, .. } => Reply::Html(http_status(*status)),
+        Fault::NotJson {
+            http_status: status,
+            ..
+        } => Reply::Html(http_status(*status)),
         _ => Reply::Reset,
     }
 }
 
 /// The reply to an accepted message.
-fn accepted(arrival: &Arrival<'_>, checked: Option<&Checked>, serial: u64, fault: Option<&Fault>) -> Reply {
+fn accepted(
+    arrival: &Arrival<'_>,
+    checked: Option<&Checked>,
+    serial: u64,
+    fault: Option<&Fault>,
+) -> Reply {
     let person = checked.map(|checked| &*checked.person).unwrap_or_default();
     let by_user_id = checked.is_some_and(|checked| checked.by_user_id);
     let input = arrival.target().recipient;
@@ -389,12 +498,19 @@ fn accepted(arrival: &Arrival<'_>, checked: Option<&Checked>, serial: u64, fault
         answer(input, person, by_user_id, id.as_deref(), status)
     };
     match fault {
-        Some(Fault::NotJson { http_status: status, .. }) => Reply::Html(http_status(*status)),
+        Some(Fault::NotJson {
+            http_status: status,
+            ..
+        }) => Reply::Html(http_status(*status)),
         Some(Fault::ResetAfterAccepting) => Reply::Reset,
         Some(Fault::SilenceAfterAccepting) => Reply::Silence,
-        Some(Fault::SlowBody { over_ms }) => Reply::Slow(body(true, "accepted"), Duration::from_millis(*over_ms)),
+        Some(Fault::SlowBody { over_ms }) => {
+            Reply::Slow(body(true, "accepted"), Duration::from_millis(*over_ms))
+        }
         Some(Fault::NoId) => Reply::Json(StatusCode::OK, body(false, "accepted")),
-        Some(Fault::Hold { .. }) => Reply::Json(StatusCode::OK, body(true, "held_for_quality_assessment")),
+        Some(Fault::Hold { .. }) => {
+            Reply::Json(StatusCode::OK, body(true, "held_for_quality_assessment"))
+        }
         _ => Reply::Json(StatusCode::OK, body(true, "accepted")),
     }
 }
@@ -411,7 +527,10 @@ fn answer(input: &str, person: &str, by_user_id: bool, id: Option<&str>, status:
             write!(body, r#","wa_id":"{person}"}}]"#)?;
         }
         match id {
-            Some(id) => write!(body, r#","messages":[{{"id":"{id}","message_status":"{status}"}}]}}"#),
+            Some(id) => write!(
+                body,
+                r#","messages":[{{"id":"{id}","message_status":"{status}"}}]}}"#
+            ),
             None => body.write_all(br#","messages":[]}"#),
         }
     })();

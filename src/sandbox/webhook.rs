@@ -40,19 +40,51 @@ pub(super) struct Receipt {
 }
 
 /// Looks up what an event's body needs; nothing when the ledger has forgotten the message.
-pub(super) fn resolve(shared: &Shared, world: &World, traffic: &Traffic, event: Event) -> Option<Update> {
+pub(super) fn resolve(
+    shared: &Shared,
+    world: &World,
+    traffic: &Traffic,
+    event: Event,
+) -> Option<Update> {
     let at = shared.unix_seconds(event.at);
     match event.what {
-        What::Change { app, waba_id, change } => Some(Update { app, at, news: News::Change { waba_id, change } }),
-        What::Receipt { serial, status, code } => {
+        What::Change {
+            app,
+            waba_id,
+            change,
+        } => Some(Update {
+            app,
+            at,
+            news: News::Change { waba_id, change },
+        }),
+        What::Receipt {
+            serial,
+            status,
+            code,
+        } => {
             let row = traffic.ledger.get(serial)?;
-            let number = world.number(&traffic.ledger.names.name(row.number))?.clone();
+            let number = world
+                .number(&traffic.ledger.names.name(row.number))?
+                .clone();
             let person = traffic.ledger.names.name(row.person);
             let message_id = identity::message_id(&person, serial, shared.seed());
             let (callback, category) = (row.callback.clone(), row.category);
             let app = number.app;
-            let receipt = Receipt { serial, status, number, code, person, message_id, callback, category };
-            Some(Update { app, at, news: News::Receipt(receipt) })
+            let receipt = Receipt {
+                serial,
+                status,
+                number,
+                code,
+                person,
+                message_id,
+                callback,
+                category,
+            };
+            Some(Update {
+                app,
+                at,
+                news: News::Receipt(receipt),
+            })
         }
     }
 }
@@ -72,7 +104,10 @@ struct Entry<'a> {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Change<'a> {
-    Statuses { field: &'static str, value: Statuses<'a> },
+    Statuses {
+        field: &'static str,
+        value: Statuses<'a>,
+    },
     Other(&'a Value),
 }
 
@@ -130,19 +165,35 @@ pub(super) fn body(updates: &[Update]) -> Vec<u8> {
     let mut entry: Vec<Entry<'_>> = Vec::new();
     for update in updates {
         match &update.news {
-            News::Change { waba_id, change } => changes_of(&mut entry, waba_id).push(Change::Other(change)),
-            News::Receipt(receipt) => add(changes_of(&mut entry, &receipt.number.waba_id), receipt, update.at),
+            News::Change { waba_id, change } => {
+                changes_of(&mut entry, waba_id).push(Change::Other(change))
+            }
+            News::Receipt(receipt) => add(
+                changes_of(&mut entry, &receipt.number.waba_id),
+                receipt,
+                update.at,
+            ),
         }
     }
-    serde_json::to_vec(&Body { object: "whatsapp_business_account", entry }).expect("strings and numbers serialise")
+    serde_json::to_vec(&Body {
+        object: "whatsapp_business_account",
+        entry,
+    })
+    .expect("strings and numbers serialise")
 }
 
 /// The changes of the account's entry. Neighbours mostly belong together, so the last one is looked at first.
 fn changes_of<'b, 'a>(entry: &'b mut Vec<Entry<'a>>, waba_id: &'a str) -> &'b mut Vec<Change<'a>> {
-    let place = entry.iter().rposition(|entry| entry.id == waba_id).unwrap_or_else(|| {
-        entry.push(Entry { id: waba_id, changes: Vec::new() });
-        entry.len() - 1
-    });
+    let place = entry
+        .iter()
+        .rposition(|entry| entry.id == waba_id)
+        .unwrap_or_else(|| {
+            entry.push(Entry {
+                id: waba_id,
+                changes: Vec::new(),
+            });
+            entry.len() - 1
+        });
     &mut entry[place].changes
 }
 
@@ -153,16 +204,29 @@ fn add<'a>(changes: &mut Vec<Change<'a>>, receipt: &'a Receipt, at: i64) {
         Change::Other(_) => false,
     });
     let place = place.unwrap_or_else(|| {
-        let metadata = Metadata { display_phone_number: &receipt.number.digits, phone_number_id: &number.id };
+        let metadata = Metadata {
+            display_phone_number: &receipt.number.digits,
+            phone_number_id: &number.id,
+        };
         let (contacts, statuses) = (Vec::new(), Vec::new());
-        let value = Statuses { messaging_product: "whatsapp", metadata, contacts, statuses };
-        changes.push(Change::Statuses { field: "messages", value });
+        let value = Statuses {
+            messaging_product: "whatsapp",
+            metadata,
+            contacts,
+            statuses,
+        };
+        changes.push(Change::Statuses {
+            field: "messages",
+            value,
+        });
         changes.len() - 1
     });
     if let Change::Statuses { value, .. } = &mut changes[place] {
         value.statuses.push(receipt.element(at));
         // Failed ones come without contacts.
-        value.contacts.extend((receipt.status != Status::Failed).then(|| receipt.contact()));
+        value
+            .contacts
+            .extend((receipt.status != Status::Failed).then(|| receipt.contact()));
     }
 }
 
@@ -173,11 +237,15 @@ impl Receipt {
     }
 
     fn user_id(&self) -> String {
-        self.phone().map_or_else(|| self.person.to_string(), identity::user_id)
+        self.phone()
+            .map_or_else(|| self.person.to_string(), identity::user_id)
     }
 
     fn contact(&self) -> Contact<'_> {
-        Contact { wa_id: self.phone(), user_id: self.user_id() }
+        Contact {
+            wa_id: self.phone(),
+            user_id: self.user_id(),
+        }
     }
 
     fn element(&self, at: i64) -> Element<'_> {
@@ -192,7 +260,11 @@ impl Receipt {
             pricing: matches!(self.status, Status::Sent | Status::Delivered).then_some(Pricing {
                 billable: self.category != "service",
                 pricing_model: "PMP",
-                kind: if self.category == "service" { "free_customer_service" } else { "regular" },
+                kind: if self.category == "service" {
+                    "free_customer_service"
+                } else {
+                    "regular"
+                },
                 category: self.category,
             }),
             errors: failed.then(|| [errors::webhook_error(self.code)]),
@@ -212,7 +284,8 @@ pub(super) fn inbound(number: &Number, wa_id: &str, message: &Value) -> Value {
 
 /// The value of `X-Hub-Signature-256`.
 pub(super) fn signature(secret: &str, body: &[u8]) -> String {
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
+    let mut mac =
+        Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
     mac.update(body);
     let digest = mac.finalize().into_bytes();
     let mut signature = String::with_capacity(71);

@@ -41,7 +41,13 @@ impl Account {
     fn new(setup: setup::Account, app: usize, portfolio: usize) -> Account {
         let authorization = format!("Bearer {}", setup.token);
         let usage = usage(&setup.waba_id, 1, 0);
-        Account { setup, app, portfolio, authorization, usage }
+        Account {
+            setup,
+            app,
+            portfolio,
+            authorization,
+            usage,
+        }
     }
 
     /// The usage header that goes with an answer: after a call limit it says when to come back.
@@ -113,21 +119,38 @@ impl World {
 
     fn add_account(&mut self, account: &setup::Account) -> Result<(), SandboxError> {
         let app = self.apps.iter().position(|app| app.name == account.app);
-        let portfolio = self.portfolios.iter().position(|portfolio| portfolio.id == account.portfolio);
-        let absent = |what, name: &str| SandboxError::Setup(format!("account {}: no {what} {name}", account.waba_id));
+        let portfolio = self
+            .portfolios
+            .iter()
+            .position(|portfolio| portfolio.id == account.portfolio);
+        let absent = |what, name: &str| {
+            SandboxError::Setup(format!("account {}: no {what} {name}", account.waba_id))
+        };
         let app = app.ok_or_else(|| absent("app", &account.app))?;
         let portfolio = portfolio.ok_or_else(|| absent("portfolio", &account.portfolio))?;
-        self.accounts.push(Account::new(account.clone(), app, portfolio));
+        self.accounts
+            .push(Account::new(account.clone(), app, portfolio));
         Ok(())
     }
 
     fn add_number(&mut self, place: u32, number: &setup::Number) -> Result<(), SandboxError> {
-        let account = self.accounts.iter().position(|account| account.setup.waba_id == number.waba_id);
-        let account = account
-            .ok_or_else(|| SandboxError::Setup(format!("number {}: no account {}", number.id, number.waba_id)))?;
+        let account = self
+            .accounts
+            .iter()
+            .position(|account| account.setup.waba_id == number.waba_id);
+        let account = account.ok_or_else(|| {
+            SandboxError::Setup(format!(
+                "number {}: no account {}",
+                number.id, number.waba_id
+            ))
+        })?;
         let known = Number {
             place,
-            digits: number.display_phone_number.chars().filter(char::is_ascii_digit).collect(),
+            digits: number
+                .display_phone_number
+                .chars()
+                .filter(char::is_ascii_digit)
+                .collect(),
             waba_id: number.waba_id.clone(),
             account,
             app: self.accounts[account].app,
@@ -144,13 +167,22 @@ impl World {
             id: 700_000_000_000_001 + self.templates.len() as u64,
             status: template.status.clone(),
             category: template.category.clone(),
-            shape: Shape::of(&template.category, &template.parameter_format, &template.components),
+            shape: Shape::of(
+                &template.category,
+                &template.parameter_format,
+                &template.components,
+            ),
             setup: template.clone(),
         };
         let names = self.by_name.entry(template.waba_id.clone()).or_default();
         let languages = names.entry(template.name.clone()).or_default();
         match languages.get(&template.language) {
-            Some(place) => self.templates[*place] = Listed { id: self.templates[*place].id, ..listed },
+            Some(place) => {
+                self.templates[*place] = Listed {
+                    id: self.templates[*place].id,
+                    ..listed
+                }
+            }
             None => {
                 languages.insert(template.language.clone(), self.templates.len());
                 self.templates.push(listed);
@@ -166,7 +198,11 @@ impl World {
 
     /// What is special about the person with this `wa_id`.
     pub(super) fn person(&self, wa_id: &str) -> Option<&setup::Person> {
-        if self.people.is_empty() { None } else { self.people.get(wa_id) }
+        if self.people.is_empty() {
+            None
+        } else {
+            self.people.get(wa_id)
+        }
     }
 
     /// The number with this id.
@@ -181,7 +217,11 @@ impl World {
 
     /// All numbers of an account, in the order of the setup.
     pub(super) fn numbers_of(&self, waba_id: &str) -> Vec<&Arc<Number>> {
-        let mut numbers: Vec<_> = self.numbers.values().filter(|number| number.waba_id == waba_id).collect();
+        let mut numbers: Vec<_> = self
+            .numbers
+            .values()
+            .filter(|number| number.waba_id == waba_id)
+            .collect();
         numbers.sort_by_key(|number| number.place);
         numbers
     }
@@ -193,18 +233,30 @@ impl World {
     }
 
     /// Every account's template of this name and language.
-    pub(super) fn templates_named(&mut self, name: &str, language: &str) -> impl Iterator<Item = &mut Listed> {
-        self.templates.iter_mut().filter(move |listed| listed.setup.name == name && listed.setup.language == language)
+    pub(super) fn templates_named(
+        &mut self,
+        name: &str,
+        language: &str,
+    ) -> impl Iterator<Item = &mut Listed> {
+        self.templates
+            .iter_mut()
+            .filter(move |listed| listed.setup.name == name && listed.setup.language == language)
     }
 
     /// The account with this id.
     pub(super) fn account(&self, waba_id: &str) -> Option<&Account> {
-        self.accounts.iter().find(|account| account.setup.waba_id == waba_id)
+        self.accounts
+            .iter()
+            .find(|account| account.setup.waba_id == waba_id)
     }
 
     /// Gives an account another token.
     pub(super) fn set_token(&mut self, waba_id: &str, token: &str) {
-        for account in self.accounts.iter_mut().filter(|account| account.setup.waba_id == waba_id) {
+        for account in self
+            .accounts
+            .iter_mut()
+            .filter(|account| account.setup.waba_id == waba_id)
+        {
             account.setup.token = token.to_owned();
             account.authorization = format!("Bearer {token}");
         }
@@ -212,7 +264,9 @@ impl World {
 
     /// Whether some account knows this `Authorization`.
     pub(super) fn knows(&self, authorization: &str) -> bool {
-        self.accounts.iter().any(|account| account.authorization == authorization)
+        self.accounts
+            .iter()
+            .any(|account| account.authorization == authorization)
     }
 
     /// The number that a request may send from: the token first, then the object, then its registration.

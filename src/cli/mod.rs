@@ -1,0 +1,223 @@
+//! The command line: one file per command, each with its arguments and a `run` that says how it ended.
+
+pub mod exit;
+pub mod output;
+
+mod migrate;
+
+use std::{ffi::OsString, io::Write as _, path::PathBuf};
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use secrecy::ExposeSecret as _;
+
+pub use exit::Exit;
+pub use output::Output;
+
+use crate::{
+    config::{Config, ConfigError, DatabaseUrl, Environment},
+    store::{ConnectOptions, Store, embedded::Embedded},
+    telemetry::{self, LogFormat},
+};
+
+/// Takes transactional notifications out of a Postgres queue and delivers them through the WhatsApp Business Cloud API.
+#[derive(Debug, Parser)]
+#[command(name = "postrider", version, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command understands.
+#[derive(Debug, Args)]
+struct Global {
+    /// The configuration [default: $POSTRIDER_CONFIG, else /etc/postrider/postrider.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print JSON, one object a line
+    #[arg(long, global = true)]
+    json: bool,
+    /// Show phone numbers whole
+    #[arg(long, global = true)]
+    reveal: bool,
+    /// How log lines look [default: the journal under systemd, else text]
+    #[arg(long, global = true, value_name = "FORMAT")]
+    log: Option<LogFormat>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Bring the database's schema up to this release
+    Migrate(migrate::MigrateArgs),
+}
+
+impl Command {
+    async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        match self {
+            Self::Migrate(args) => migrate::run(args, context).await,
+        }
+    }
+
+    /// What is logged unless somebody asks for more: services tell their story, other commands speak by their output.
+    fn log_level(&self) -> &'static str {
+        match self {
+            Self::Migrate(_) => "warn",
+        }
+    }
+}
+
+/// What a command works with.
+#[derive(Debug)]
+pub struct Context {
+    /// What the process was started with.
+    pub environment: Environment,
+    /// The configuration's file.
+    pub config_path: PathBuf,
+    /// How to speak.
+    pub output: Output,
+    /// Whether somebody named that file, rather than it being the usual one.
+    is_named: bool,
+}
+
+impl Context {
+    fn new(global: &Global, environment: Environment) -> Self {
+        let is_named = global.config.is_some() || environment.get("POSTRIDER_CONFIG").is_some();
+        Self {
+            config_path: environment.config_path(global.config.as_deref()),
+            output: Output {
+                json: global.json,
+                reveal: global.reveal,
+            },
+            environment,
+            is_named,
+        }
+    }
+
+    /// The configuration.
+    ///
+    /// # Errors
+    /// When there is none, or it does not work.
+    pub fn config(&self) -> Result<Config, ConfigError> {
+        Config::load(&self.config_path)
+    }
+
+    /// The configuration, or the defaults where nobody named a file and the environment names the database: a shell on
+    /// another machine needs no more than that to ask questions.
+    ///
+    /// # Errors
+    /// When there is none, or it does not work.
+    pub fn config_or_defaults(&self) -> Result<Config, ConfigError> {
+        let is_optional =
+            !self.is_named && self.environment.get("POSTRIDER_DATABASE_URL").is_some();
+        match self.config() {
+            Err(ConfigError::Unreadable { .. }) if is_optional => Ok(Config::default()),
+            result => result,
+        }
+    }
+
+    /// Connects to the database, once.
+    ///
+    /// # Errors
+    /// When the configuration does not work or the database is away.
+    pub async fn database(&self) -> anyhow::Result<Database> {
+        let config = self.config_or_defaults()?;
+        Database::open(&config, &self.environment).await
+    }
+}
+
+/// A connected database, and its server where that is our own: it stops when this is dropped.
+#[derive(Debug)]
+pub struct Database {
+    /// The connections.
+    pub store: Store,
+    /// The private server.
+    _embedded: Option<Embedded>,
+}
+
+impl Database {
+    async fn open(config: &Config, environment: &Environment) -> anyhow::Result<Self> {
+        let (url, source) = config.database_url(environment)?;
+        let options = ConnectOptions {
+            max_connections: config.database.max_connections,
+            acquire_timeout: config.database.acquire_timeout(),
+            pooler: config.database.pooler,
+            ..ConnectOptions::default()
+        };
+        let (url, embedded) = match url {
+            DatabaseUrl::Server(url) => (url.expose_secret().to_owned(), None),
+            DatabaseUrl::Embedded => {
+                let server = embedded(config, environment).await?;
+                (server.url(), Some(server))
+            }
+        };
+        let store = Store::connect(&url, options)
+            .await
+            .with_context(|| format!("connecting to the database of {source}"))?;
+        Ok(Self {
+            store,
+            _embedded: embedded,
+        })
+    }
+}
+
+/// Starts the private server, and says aloud that it is there.
+async fn embedded(config: &Config, environment: &Environment) -> anyhow::Result<Embedded> {
+    let directory = config.state_dir(environment).join("postgres");
+    let server = Embedded::start(&directory, Default::default()).await?;
+    tracing::warn!(
+        directory = %directory.display(),
+        "using a private PostgreSQL of our own; for production, name a server under [database]"
+    );
+    Ok(server)
+}
+
+/// Everything from the command line to the exit code.
+#[must_use]
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let result = telemetry::init(cli.global.log, cli.command.log_level()).and_then(|()| {
+        let context = Context::new(&cli.global, Environment::of_process());
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(cli.command.run(&context))
+    });
+    result.unwrap_or_else(|error| complain(&error))
+}
+
+/// `--help` and `--version` are no mistakes, although the parser returns them as such.
+fn usage(error: &clap::Error) -> Exit {
+    // Nothing can be done when the terminal is gone.
+    let _ = error.print();
+    if error.use_stderr() {
+        Exit::Usage
+    } else {
+        Exit::Done
+    }
+}
+
+/// Says what went wrong as one sentence chain, from what was tried to what broke.
+fn complain(error: &anyhow::Error) -> Exit {
+    let exit = Exit::of(error);
+    if exit != Exit::Done {
+        let _ = writeln!(std::io::stderr().lock(), "postrider: {error:#}");
+    }
+    exit
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

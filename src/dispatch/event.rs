@@ -1,0 +1,160 @@
+//! What happens to a worker, and what it wants done. Between the two stands a plain function.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+
+use super::{
+    outbox::Batch,
+    world::{Leases, World},
+};
+use crate::{
+    channel::whatsapp::Sender,
+    rules::{
+        job::{JobId, Lane, Priority, TemplateName},
+        outcome::{Answer, Effect},
+    },
+    store::{
+        attempt::{Held, Wanted},
+        look::{Cursor, HeldTemplate, Seen},
+    },
+};
+
+/// The time, read once for each turn.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// Since the worker's start, on the monotonic clock.
+    pub mono: Duration,
+    /// Since the machine's start, also while it slept: what leases are measured by.
+    pub boot: Duration,
+    /// By the wall clock.
+    pub wall: DateTime<Utc>,
+}
+
+/// Why a look is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LookFor {
+    /// The poll, for every lane with room.
+    Room,
+    /// An urgent job rang.
+    Bell,
+}
+
+/// Something happened.
+#[derive(Debug)]
+pub enum Event {
+    /// Facts changed.
+    World(Arc<World>),
+    /// Leases were taken, renewed or lost.
+    Leases(Leases),
+    /// An urgent job was committed; `None` when we may have missed rings.
+    Rang(Option<Lane>),
+    /// Lanes and priorities that have rows; `None` when the database did not answer.
+    LanesFound(Option<Vec<(Lane, Priority)>>),
+    /// A look came back.
+    Looked {
+        /// Why it was made.
+        why: LookFor,
+        /// What was asked.
+        cursors: Vec<Cursor>,
+        /// What was there; `None` when the database did not answer.
+        seen: Option<Vec<Seen>>,
+    },
+    /// Attempts were committed, or not.
+    Attempted {
+        /// Whether they were asked for an urgent job.
+        urgent: bool,
+        /// What was asked.
+        wanted: Vec<Wanted>,
+        /// What may be posted; `None` when the database did not answer, and then nothing may.
+        permitted: Option<Vec<(JobId, DateTime<Utc>)>>,
+        /// How long the statement took.
+        took: Duration,
+    },
+    /// A request was answered, or was not.
+    Posted {
+        /// The job.
+        id: JobId,
+        /// The provider's word.
+        answer: Answer,
+        /// When the account may be used again, where the provider says that it is used up.
+        regain_access_in: Option<Duration>,
+        /// From 0 to 1, for the jitter of a retry.
+        chance: f64,
+    },
+    /// A batch of outcomes was written, or not.
+    Settled {
+        /// The batch.
+        batch: Batch,
+        /// Whether the database took it.
+        written: bool,
+    },
+    /// Take no more work; finish what is on the wire.
+    Drain,
+}
+
+/// Something to be done.
+#[derive(Debug)]
+pub enum Action {
+    /// Ask which lanes have rows.
+    FindLanes,
+    /// Read due jobs.
+    Look {
+        /// Why.
+        why: LookFor,
+        /// From where.
+        cursors: Vec<Cursor>,
+        /// Templates to leave out.
+        held: Vec<HeldTemplate>,
+    },
+    /// Commit attempts.
+    Attempt {
+        /// Whether they are for an urgent job, and do not wait for others.
+        urgent: bool,
+        /// The leases they stand on.
+        held: Vec<Held>,
+        /// The jobs.
+        wanted: Vec<Wanted>,
+    },
+    /// Post one request.
+    Post {
+        /// The job.
+        id: JobId,
+        /// Where to.
+        sender: Arc<Sender>,
+        /// The body up to the callback data.
+        body: Vec<u8>,
+        /// What every receipt brings back.
+        callback: String,
+    },
+    /// Write outcomes.
+    Settle(Batch),
+    /// The provider's word stops more than this job.
+    Apply {
+        /// What it does.
+        effect: Effect,
+        /// What it does it to.
+        about: About,
+    },
+    /// Nothing is left to do after a drain.
+    Finish,
+}
+
+/// What an effect is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// Meta's id of the number.
+    pub phone_number_id: String,
+    /// The account.
+    pub account: String,
+    /// The number's lane.
+    pub lane: Lane,
+    /// Name and language of the template, if the job had one.
+    pub template: Option<TemplateName>,
+    /// The person's canonical key.
+    pub person: String,
+    /// The provider's error code, where it gave one.
+    pub code: Option<i32>,
+    /// The provider's words.
+    pub title: String,
+}

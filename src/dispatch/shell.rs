@@ -1,0 +1,297 @@
+//! The hands of a worker: it performs actions and brings their ends back as events.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    event::{About, Action, Event, Now},
+    outbox::Batch,
+    worker::{Load, Worker},
+};
+use crate::{
+    channel::whatsapp::{Client, Sender, request},
+    clock,
+    metrics::Metrics,
+    rules::{job::JobId, outcome::Effect},
+    store::{Store, attempt, look, settle},
+};
+
+/// A statement that takes longer is given up: its connection is closed, and what it may have done is found out later.
+const STATEMENT_MAX: Duration = Duration::from_secs(5);
+/// Outcomes are worth waiting for.
+const SETTLE_MAX: Duration = Duration::from_secs(30);
+/// Events taken in one turn.
+const EVENTS_PER_TURN: usize = 512;
+/// How often the worker's load is published.
+const PUBLISH_EVERY: Duration = Duration::from_millis(500);
+
+/// What a worker has to work with.
+pub struct Shell {
+    /// Its own connections.
+    pub store: Store,
+    /// Its own connections to the provider.
+    pub client: Client,
+    /// Where its events come in; the ends of its actions too.
+    pub events: mpsc::UnboundedSender<Event>,
+    /// Where effects beyond a job are written down.
+    pub effects: mpsc::UnboundedSender<(Effect, About)>,
+    /// What it counts.
+    pub metrics: Arc<Metrics>,
+    /// What it shows of itself.
+    pub pulse: Arc<Pulse>,
+    /// The start of its monotonic time.
+    pub start: Instant,
+}
+
+/// What a worker shows of itself to other threads.
+#[derive(Debug, Default)]
+pub struct Pulse {
+    turned_at: AtomicI64,
+    oldest_open: AtomicI64,
+    in_flight: AtomicI64,
+    buffered: AtomicI64,
+    unsettled: AtomicI64,
+}
+
+impl Pulse {
+    /// When the worker last turned, in milliseconds of the boot-time clock; 0 before the first turn.
+    #[must_use]
+    pub fn turned_at(&self) -> Duration {
+        Duration::from_millis(self.turned_at.load(Ordering::Relaxed).unsigned_abs())
+    }
+
+    /// What the worker was doing when it last said so.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        let count = |value: &AtomicI64| usize::try_from(value.load(Ordering::Relaxed)).unwrap_or(0);
+        let oldest = self.oldest_open.load(Ordering::Relaxed);
+        Load {
+            in_flight: count(&self.in_flight),
+            buffered: count(&self.buffered),
+            unsettled: count(&self.unsettled),
+            oldest_open: (oldest > 0)
+                .then(|| chrono::DateTime::from_timestamp_micros(oldest))
+                .flatten(),
+        }
+    }
+
+    fn publish(&self, load: &Load) {
+        let store = |to: &AtomicI64, value: usize| {
+            to.store(i64::try_from(value).unwrap_or(i64::MAX), Ordering::Relaxed)
+        };
+        store(&self.in_flight, load.in_flight);
+        store(&self.buffered, load.buffered);
+        store(&self.unsettled, load.unsettled);
+        self.oldest_open.store(
+            load.oldest_open.map_or(0, |at| at.timestamp_micros()),
+            Ordering::Relaxed,
+        );
+    }
+}
+
+/// The boot-time clock: it goes on while the machine sleeps, so a lease never outlives its deadline unseen.
+#[must_use]
+pub fn boot_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(
+        now.tv_sec.unsigned_abs(),
+        u32::try_from(now.tv_nsec).unwrap_or(0),
+    )
+}
+
+impl Shell {
+    fn now(&self) -> Now {
+        Now {
+            mono: self.start.elapsed(),
+            boot: boot_time(),
+            wall: clock::now(),
+        }
+    }
+
+    /// Runs the worker until it is drained, or until `abort`.
+    pub async fn run(
+        self,
+        mut worker: Worker,
+        mut events: mpsc::UnboundedReceiver<Event>,
+        abort: CancellationToken,
+    ) {
+        let shell = Arc::new(self);
+        let mut happened = Vec::with_capacity(EVENTS_PER_TURN);
+        let mut actions = Vec::new();
+        let mut publish_at = Duration::ZERO;
+        loop {
+            let wake_at = shell.start + worker.wake_at(shell.start.elapsed());
+            tokio::select! {
+                biased;
+                () = abort.cancelled() => return,
+                _ = events.recv_many(&mut happened, EVENTS_PER_TURN) => {}
+                () = sleep_until(wake_at) => {}
+            }
+            let now = shell.now();
+            for event in happened.drain(..) {
+                worker.note(event, now, &mut actions);
+            }
+            worker.turn(now, &mut actions);
+            for action in actions.drain(..) {
+                if !shell.perform(action) {
+                    shell.pulse.publish(&worker.load());
+                    return;
+                }
+            }
+            shell.pulse.turned_at.store(
+                i64::try_from(now.boot.as_millis()).unwrap_or(i64::MAX),
+                Ordering::Relaxed,
+            );
+            if now.mono >= publish_at {
+                publish_at = now.mono + PUBLISH_EVERY;
+                shell.pulse.publish(&worker.load());
+            }
+        }
+    }
+
+    /// Starts what is to be done; false when nothing is left.
+    fn perform(self: &Arc<Self>, action: Action) -> bool {
+        let shell = Arc::clone(self);
+        match action {
+            Action::FindLanes => {
+                _ = tokio::spawn(async move {
+                    let found = shell
+                        .ask(
+                            "lanes",
+                            STATEMENT_MAX,
+                            look::lanes_with_rows(shell.store.pool()),
+                        )
+                        .await;
+                    shell.tell(Event::LanesFound(found));
+                })
+            }
+            Action::Look { why, cursors, held } => {
+                _ = tokio::spawn(async move {
+                    let seen = shell
+                        .ask(
+                            "look",
+                            STATEMENT_MAX,
+                            look::look(shell.store.pool(), &cursors, &held),
+                        )
+                        .await;
+                    shell.tell(Event::Looked { why, cursors, seen });
+                })
+            }
+            Action::Attempt {
+                urgent,
+                held,
+                wanted,
+            } => {
+                _ = tokio::spawn(async move {
+                    let asked = Instant::now();
+                    let attempt = attempt::attempt(shell.store.pool(), &held, &wanted);
+                    let permitted = shell.ask("attempt", STATEMENT_MAX, attempt).await;
+                    shell.tell(Event::Attempted {
+                        urgent,
+                        wanted,
+                        permitted,
+                        took: asked.elapsed(),
+                    });
+                })
+            }
+            Action::Post {
+                id,
+                sender,
+                body,
+                callback,
+            } => _ = tokio::spawn(shell.post(id, sender, body, callback)),
+            Action::Settle(batch) => {
+                _ = tokio::spawn(async move {
+                    let written = shell
+                        .ask("settle", SETTLE_MAX, shell.settle(&batch))
+                        .await
+                        .is_some();
+                    shell.tell(Event::Settled { batch, written });
+                })
+            }
+            // The receiver is gone only when the process ends.
+            Action::Apply { effect, about } => _ = self.effects.send((effect, about)),
+            Action::Finish => return false,
+        }
+        true
+    }
+
+    fn tell(&self, event: Event) {
+        // The receiver is gone only when the worker has ended, and then nobody is left to be told.
+        _ = self.events.send(event);
+    }
+
+    /// The answer of the database; `None` when it did not come, which is logged here.
+    async fn ask<T>(
+        &self,
+        statement: &'static str,
+        at_most: Duration,
+        asking: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Option<T> {
+        let asked = Instant::now();
+        let answer = timeout(at_most, asking).await;
+        self.metrics
+            .database_seconds
+            .with_label_values(&[statement])
+            .observe(asked.elapsed().as_secs_f64());
+        match answer {
+            Ok(Ok(answer)) => return Some(answer),
+            Ok(Err(error)) => {
+                tracing::warn!(statement, %error, "the database did not do a {statement}")
+            }
+            Err(_) => tracing::warn!(
+                statement,
+                "the database did not answer a {statement} within {at_most:?}"
+            ),
+        }
+        // A database that is away answers at once; asking again at once would only heat the machine.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        None
+    }
+
+    async fn post(
+        self: Arc<Self>,
+        id: JobId,
+        sender: Arc<Sender>,
+        body: Vec<u8>,
+        callback: String,
+    ) {
+        let body = Bytes::from(request::finish(&body, &callback));
+        let reply = self.client.post(&sender, body).await;
+        self.metrics.answered(&reply.answer, reply.took);
+        let regain_access_in = reply.usage.and_then(|usage| usage.regain_access_in);
+        self.tell(Event::Posted {
+            id,
+            answer: reply.answer,
+            regain_access_in,
+            chance: rand::random(),
+        });
+    }
+
+    async fn settle(&self, batch: &Batch) -> Result<(), sqlx::Error> {
+        let pool = self.store.pool();
+        if !batch.accepted.is_empty() {
+            settle::accepted(pool, &batch.accepted).await?;
+        }
+        if !batch.waiting.is_empty() {
+            settle::waiting(pool, &batch.waiting).await?;
+        }
+        if !batch.dead.is_empty() {
+            settle::dead(pool, &batch.dead).await?;
+        }
+        self.metrics.settled(&batch.accepted, &batch.dead);
+        Ok(())
+    }
+}

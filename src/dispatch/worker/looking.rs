@@ -1,0 +1,224 @@
+//! From the bell or the poll through look and gate into the lane's buffers.
+
+use std::time::Duration;
+
+use super::{
+    super::{
+        event::{Action, LookFor, Now},
+        lane::{HEAD, Prepared},
+        settlement,
+    },
+    Known, POLL_EVERY, Worker,
+};
+use crate::{
+    channel::whatsapp::request,
+    rules::{
+        gate::{self, Verdict, gate},
+        job::{Lane, Priority},
+    },
+    store::{
+        look::{Cursor, Seen},
+        settle::Tags,
+    },
+};
+
+/// Seconds of a number's rate that its buffers may hold, within the look-ahead.
+const BUFFER_SECONDS: f64 = 4.0;
+/// A service window must stay open this much longer for a message not to count against the messaging limit.
+const WINDOW_MARGIN: Duration = Duration::from_secs(60);
+
+impl Worker {
+    pub(super) fn poll(&mut self, now: Now, actions: &mut Vec<Action>) {
+        if self.polling || self.draining || now.mono < self.next_poll || self.lanes.is_empty() {
+            return;
+        }
+        self.polling = true;
+        self.next_poll = now.mono + POLL_EVERY;
+        actions.push(Action::FindLanes);
+    }
+
+    pub(super) fn look(
+        &mut self,
+        found: Option<Vec<(Lane, Priority)>>,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        let cursors: Vec<Cursor> = found
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|(lane, p)| self.cursor(lane, p, now))
+            .collect();
+        self.polling = !cursors.is_empty();
+        if self.polling {
+            actions.push(Action::Look {
+                why: LookFor::Room,
+                cursors,
+                held: self.held_templates.clone(),
+            });
+        }
+    }
+
+    pub(super) fn answer_bell(&mut self, now: Now, actions: &mut Vec<Action>) {
+        if self.answering_bell || self.draining || self.rung.is_empty() {
+            return;
+        }
+        let rung: Vec<Lane> = self.rung.drain().collect();
+        let cursors: Vec<Cursor> = rung
+            .into_iter()
+            .filter_map(|lane| {
+                // Whoever rang may have committed late, behind the cursor.
+                let cursor = self.cursor(lane, Priority::Urgent, now)?;
+                Some(Cursor {
+                    after: HEAD,
+                    ..cursor
+                })
+            })
+            .collect();
+        if !cursors.is_empty() {
+            self.answering_bell = true;
+            actions.push(Action::Look {
+                why: LookFor::Bell,
+                cursors,
+                held: self.held_templates.clone(),
+            });
+        }
+    }
+
+    /// From where a lane is looked at next, if it may send and has room.
+    pub(super) fn cursor(&mut self, lane: Lane, priority: Priority, now: Now) -> Option<Cursor> {
+        if self.draining || !self.may_send(lane, self.lanes.get(&lane)?, now) {
+            return None;
+        }
+        let look_ahead = self.settings.look_ahead;
+        let state = self.lanes.get_mut(&lane)?;
+        let wanted = ((state.facts.rate.per_second() * BUFFER_SECONDS) as u32 + 16).min(look_ahead);
+        let buffered = state.buffered[priority as usize].len() as u32;
+        if buffered * 2 > wanted {
+            return None;
+        }
+        let reading = &mut state.reading[priority as usize];
+        // What memory knows already may come back from a look that goes back, and must not use up the room.
+        let room = wanted - buffered + reading.known as u32;
+        Some(Cursor {
+            lane,
+            priority,
+            after: reading.next_look(now.mono),
+            room,
+            account: state.facts.account.clone(),
+        })
+    }
+
+    pub(super) fn looked(
+        &mut self,
+        why: LookFor,
+        cursors: &[Cursor],
+        seen: Option<Vec<Seen>>,
+        now: Now,
+    ) {
+        match why {
+            LookFor::Room => self.polling = false,
+            LookFor::Bell => self.answering_bell = false,
+        }
+        let Some(seen) = seen else {
+            if why == LookFor::Bell {
+                self.rung.extend(cursors.iter().map(|cursor| cursor.lane));
+            }
+            return;
+        };
+        for seen in seen {
+            self.pass_gate(seen, now);
+        }
+    }
+
+    pub(super) fn pass_gate(&mut self, seen: Seen, now: Now) {
+        let Seen {
+            job,
+            facts,
+            recipient_hash,
+        } = seen;
+        let (lane, priority) = (job.lane, job.priority);
+        if !self
+            .lanes
+            .get(&lane)
+            .is_some_and(|state| self.may_send(lane, state, now))
+            || self.draining
+        {
+            return;
+        }
+        let Some(state) = self.lanes.get_mut(&lane) else {
+            return;
+        };
+        state.reading[priority as usize].read_to((job.due_at, job.id));
+        if self.known.contains_key(&job.id) {
+            return;
+        }
+        let Some(kind) = self.world.kinds.get(&job.kind) else {
+            return;
+        };
+        let template = job
+            .template
+            .as_ref()
+            .and_then(|name| self.world.template(&state.facts.account, name));
+        if job
+            .template
+            .as_ref()
+            .is_some_and(|name| self.world.is_paused(&state.facts.account, name))
+        {
+            return;
+        }
+        let world = gate::World {
+            kind: &kind.kind,
+            template,
+            whitespace: self.world.whitespace,
+        };
+        let tags = Tags {
+            kind: job.kind.clone(),
+            priority,
+            enqueued_at: job.enqueued_at,
+        };
+        match gate(&job, &facts, &world, now.wall) {
+            // Whatever makes it wait is left out of the next look; when that ends, the cursor goes back to the head.
+            Verdict::Wait(_) => return,
+            Verdict::Reject(reason, detail) => {
+                self.outbox.push(
+                    settlement::rejected(job.id, job.tries, reason, detail, now.wall, tags),
+                    now.mono,
+                );
+            }
+            Verdict::Send(payload) => {
+                let body = request::body(&job.recipient, job.template.as_ref(), &payload);
+                state.buffered[priority as usize].push_back(Prepared {
+                    id: job.id,
+                    priority,
+                    tries: job.tries,
+                    spent: job.spent,
+                    expires_at: job.expires_at,
+                    tags,
+                    resolve_after: kind.resolve_after,
+                    template: job.template,
+                    person: job.person,
+                    recipient_hash,
+                    counted: facts
+                        .window_until
+                        .is_none_or(|until| until <= now.wall + WINDOW_MARGIN),
+                    body,
+                });
+            }
+        }
+        if !state.buffered[priority as usize].is_empty() {
+            self.waiting_lanes.insert(lane);
+            if priority == Priority::Urgent {
+                self.urgent_lanes.insert(lane);
+            }
+        }
+        state.reading[priority as usize].known += 1;
+        self.known.insert(
+            job.id,
+            Known {
+                lane,
+                priority,
+                attempted_at: None,
+            },
+        );
+    }
+}

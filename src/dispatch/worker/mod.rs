@@ -1,0 +1,225 @@
+//! The brain of a worker: a plain struct and one plain method, from what happened to what is to be done. It reads no
+//! clock and awaits nothing, so a test is a list of events.
+
+mod attempting;
+mod looking;
+mod owning;
+mod posting;
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+
+use self::attempting::Commits;
+use super::{
+    event::{Action, Event, Now},
+    lane::{LaneState, Permitted},
+    outbox::Outbox,
+    world::{Leases, World},
+};
+use crate::{
+    rules::{
+        job::{JobId, Lane, Priority},
+        pace::Hand,
+        retry::Policy,
+    },
+    store::look::HeldTemplate,
+};
+
+/// How often lanes are looked at while there is room.
+const POLL_EVERY: Duration = Duration::from_millis(250);
+/// What an operator may set.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Which of the workers this is; shards are dealt out by their remainder.
+    pub index: usize,
+    /// How many workers there are.
+    pub workers: usize,
+    /// Jobs of one lane and priority in memory, at most.
+    pub look_ahead: u32,
+    /// Requests on the wire at once, at most.
+    pub in_flight_max: usize,
+    /// Added to the pacing window against jitter on the way.
+    pub jitter_allowance: Duration,
+    /// How failed attempts are tried again.
+    pub retry: Policy,
+}
+
+/// What a worker is doing, for metrics and the status line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Requests on the wire.
+    pub in_flight: usize,
+    /// Jobs that passed the gate and have no attempt.
+    pub buffered: usize,
+    /// Outcomes that are not written yet.
+    pub unsettled: usize,
+    /// Time of the oldest attempt whose outcome is not written.
+    pub oldest_open: Option<DateTime<Utc>>,
+}
+
+/// Sends for its share of the shards.
+#[derive(Debug)]
+pub struct Worker {
+    settings: Settings,
+    world: Arc<World>,
+    held_templates: Vec<HeldTemplate>,
+    leases: Leases,
+    lanes: HashMap<Lane, LaneState>,
+    /// Every job in memory, from the look until its outcome is written, with the time of its attempt.
+    known: HashMap<JobId, Known>,
+    in_flight: HashMap<JobId, (Lane, Permitted)>,
+    outbox: Outbox,
+    /// When which lane may post next.
+    due: BinaryHeap<Reverse<(Duration, Lane)>>,
+    hand: Hand,
+    rung: HashSet<Lane>,
+    polling: bool,
+    answering_bell: bool,
+    next_poll: Duration,
+    commits: Commits,
+    /// Lanes with jobs that passed the gate.
+    waiting_lanes: HashSet<Lane>,
+    /// Of those, lanes with urgent ones.
+    urgent_lanes: HashSet<Lane>,
+    draining: bool,
+    finished: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    lane: Lane,
+    priority: Priority,
+    attempted_at: Option<DateTime<Utc>>,
+}
+
+impl Worker {
+    /// A worker that knows nothing yet.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            world: Arc::default(),
+            held_templates: Vec::new(),
+            leases: Leases::default(),
+            lanes: HashMap::new(),
+            known: HashMap::new(),
+            in_flight: HashMap::new(),
+            outbox: Outbox::default(),
+            due: BinaryHeap::new(),
+            hand: Hand::default(),
+            rung: HashSet::new(),
+            polling: false,
+            answering_bell: false,
+            next_poll: Duration::ZERO,
+            commits: Commits::default(),
+            waiting_lanes: HashSet::new(),
+            urgent_lanes: HashSet::new(),
+            draining: false,
+            finished: false,
+        }
+    }
+
+    /// Takes note of what happened. What follows from it is done by [`Worker::turn`].
+    pub fn note(&mut self, event: Event, now: Now, actions: &mut Vec<Action>) {
+        match event {
+            Event::World(world) => self.see(world, now),
+            Event::Leases(leases) => self.hold(leases, now),
+            Event::Rang(Some(lane)) => _ = self.rung.insert(lane),
+            Event::Rang(None) => self.rung.extend(self.lanes.keys()),
+            Event::LanesFound(found) => self.look(found, now, actions),
+            Event::Looked { why, cursors, seen } => self.looked(why, &cursors, seen, now),
+            Event::Attempted {
+                urgent,
+                wanted,
+                permitted,
+                took,
+            } => {
+                self.attempted(urgent, &wanted, permitted, took, now);
+            }
+            Event::Posted {
+                id,
+                answer,
+                regain_access_in,
+                chance,
+            } => {
+                self.posted(id, answer, regain_access_in, chance, now, actions);
+            }
+            Event::Settled { batch, written } => {
+                if written {
+                    for id in batch.ids() {
+                        self.forget(id);
+                    }
+                }
+                self.outbox.done(batch, written, now.mono);
+            }
+            Event::Drain => self.drain(now),
+        }
+    }
+
+    /// Decides what is to be done now. Called after the events of a turn, and whenever [`Worker::wake_at`] has come.
+    pub fn turn(&mut self, now: Now, actions: &mut Vec<Action>) {
+        self.answer_bell(now, actions);
+        self.poll(now, actions);
+        self.attempt(now, actions);
+        self.post(now, actions);
+        if let Some(batch) = self.outbox.take(now.mono) {
+            actions.push(Action::Settle(batch));
+        }
+        if self.draining && !self.finished && self.is_idle() {
+            self.finished = true;
+            actions.push(Action::Finish);
+        }
+    }
+
+    /// When the next turn is due, whatever happens.
+    #[must_use]
+    pub fn wake_at(&self, now: Duration) -> Duration {
+        let poll = (!self.polling && !self.draining).then_some(self.next_poll);
+        let attempt = self.may_attempt().then_some(self.commits.next_at);
+        let post = self.due.peek().map(|Reverse((at, _))| *at);
+        [
+            poll,
+            attempt,
+            post,
+            self.outbox.due_at(),
+            Some(now + POLL_EVERY),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .unwrap_or(now)
+    }
+
+    /// What it is doing.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        Load {
+            in_flight: self.in_flight.len(),
+            buffered: self.lanes.values().map(LaneState::waiting).sum(),
+            unsettled: self.outbox.len(),
+            oldest_open: self
+                .known
+                .values()
+                .filter_map(|known| known.attempted_at)
+                .min(),
+        }
+    }
+
+    fn forget(&mut self, id: JobId) {
+        let Some(known) = self.known.remove(&id) else {
+            return;
+        };
+        if let Some(state) = self.lanes.get_mut(&known.lane) {
+            state.reading[known.priority as usize].known -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+//! Which lanes the worker may send for.
+
+use std::sync::Arc;
+
+use super::{
+    super::{
+        event::Now,
+        lane::{LaneState, Reading},
+        settlement,
+        world::{Leases, World},
+    },
+    Worker,
+};
+use crate::rules::job::Lane;
+
+impl Worker {
+    pub(super) fn see(&mut self, world: Arc<World>, now: Now) {
+        self.world = world;
+        let held = self.world.held_templates();
+        let released = self
+            .held_templates
+            .iter()
+            .any(|template| !held.contains(template));
+        self.held_templates = held;
+        for (lane, facts) in &self.world.lanes {
+            if usize::from(facts.shard.unsigned_abs()) % self.settings.workers
+                != self.settings.index
+            {
+                continue;
+            }
+            let state = self.lanes.entry(*lane).or_insert_with(|| {
+                LaneState::new(
+                    facts.clone(),
+                    self.settings.jitter_allowance,
+                    &self.hand,
+                    now.mono,
+                )
+            });
+            state.pacer.set_rate(facts.rate);
+            state.facts = facts.clone();
+            if released {
+                // Jobs of a template that may go again were passed over; they stand before the cursor.
+                state.reading.iter_mut().for_each(Reading::reset);
+            }
+        }
+        self.relinquish_where_stopped(now);
+    }
+
+    pub(super) fn hold(&mut self, leases: Leases, now: Now) {
+        self.leases = leases;
+        self.relinquish_where_stopped(now);
+    }
+
+    /// Lanes that may not send keep nothing in memory: their jobs can then be cancelled, moved, and seen for what they are.
+    pub(super) fn relinquish_where_stopped(&mut self, now: Now) {
+        let stopped: Vec<Lane> = self
+            .lanes
+            .keys()
+            .copied()
+            .filter(|lane| self.stopped(*lane, now).is_some())
+            .collect();
+        for lane in stopped {
+            self.relinquish(lane, now);
+        }
+    }
+
+    pub(super) fn relinquish(&mut self, lane: Lane, now: Now) {
+        let why = self
+            .stopped(lane, now)
+            .unwrap_or("the daemon stops")
+            .to_owned();
+        let Some(state) = self.lanes.get_mut(&lane) else {
+            return;
+        };
+        let (waiting, ready) = state.relinquish();
+        self.waiting_lanes.remove(&lane);
+        self.urgent_lanes.remove(&lane);
+        for id in waiting {
+            self.forget(id);
+        }
+        for job in ready {
+            self.outbox.push(
+                settlement::not_sent(&job.attempt(), &why, now.wall, now.wall),
+                now.mono,
+            );
+        }
+    }
+
+    /// Why the lane may not send at all; `None` when it may.
+    pub(super) fn stopped(&self, lane: Lane, now: Now) -> Option<&str> {
+        let Some(facts) = self.world.lanes.get(&lane) else {
+            return Some("its number is no longer configured");
+        };
+        if !self.leases.epochs.contains_key(&facts.shard) || now.boot >= self.leases.deadline {
+            return Some("its shard is not leased to this instance");
+        }
+        if facts.free_at > now.wall {
+            return Some("its former owner may still be posting");
+        }
+        facts.stopped.as_deref()
+    }
+
+    pub(super) fn may_send(&self, lane: Lane, state: &LaneState, now: Now) -> bool {
+        state.hold_until <= now.mono && self.stopped(lane, now).is_none()
+    }
+
+    pub(super) fn drain(&mut self, now: Now) {
+        self.draining = true;
+        let lanes: Vec<Lane> = self.lanes.keys().copied().collect();
+        for lane in lanes {
+            self.relinquish(lane, now);
+        }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight.is_empty()
+            && self.outbox.is_empty()
+            && self.commits.running + self.commits.urgent_running == 0
+    }
+}

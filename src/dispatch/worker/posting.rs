@@ -1,0 +1,210 @@
+//! From a free slot to the wire, and from the answer to its settlement.
+
+use std::{cmp::Reverse, time::Duration};
+
+use super::{
+    super::{
+        event::{About, Action, Now},
+        lane::Permitted,
+        settlement::{not_sent, settlement},
+    },
+    Worker,
+};
+use crate::rules::{
+    job::{JobId, Lane},
+    outcome::{Answer, Effect, judge},
+    receipt::Callback,
+};
+
+/// The first hold after a throttle; doubled by each further one.
+const THROTTLE_HOLD: Duration = Duration::from_secs(1);
+const THROTTLE_HOLD_MAX: Duration = Duration::from_secs(60);
+/// With every connection in use, the next look at the due lanes.
+const CROWDED_WAIT: Duration = Duration::from_millis(2);
+
+impl Worker {
+    /// The lane waits for its next slot from now on, unless it does already.
+    pub(super) fn schedule(&mut self, lane: Lane, at: Duration) {
+        if let Some(state) = self.lanes.get_mut(&lane)
+            && !state.scheduled
+        {
+            state.scheduled = true;
+            self.due.push(Reverse((at, lane)));
+        }
+    }
+
+    /// Posts on every lane whose slot has come.
+    pub(super) fn post(&mut self, now: Now, actions: &mut Vec<Action>) {
+        while let Some(Reverse((at, lane))) = self.due.peek().copied()
+            && at <= now.mono
+        {
+            self.due.pop();
+            if let Some(state) = self.lanes.get_mut(&lane) {
+                state.scheduled = false;
+            }
+            if let Some(again) = self.post_on(lane, now, actions) {
+                self.schedule(lane, again);
+            }
+        }
+    }
+
+    /// Posts what the lane's slots allow now; returns when it may post next, if it has anything left.
+    fn post_on(&mut self, lane: Lane, now: Now, actions: &mut Vec<Action>) -> Option<Duration> {
+        loop {
+            let state = self.lanes.get(&lane)?;
+            let priority = state.next_to_post()?;
+            if state.hold_until > now.mono {
+                return Some(state.hold_until);
+            }
+            if self.stopped(lane, now).is_some() {
+                self.relinquish(lane, now);
+                return None;
+            }
+            if self.in_flight.len() >= self.settings.in_flight_max {
+                return Some(now.mono + CROWDED_WAIT);
+            }
+            let state = self.lanes.get_mut(&lane)?;
+            let expired = state.ready[priority as usize]
+                .front()
+                .is_some_and(|next| next.job.expires_at <= now.wall);
+            if !expired && let Err(again) = state.pacer.take(now.mono) {
+                return Some(again);
+            }
+            let next = state.take_ready(priority)?;
+            if expired {
+                // It stays due, and the sweep tells that its validity ended.
+                let why = "its validity ended before a slot was free";
+                self.outbox
+                    .push(not_sent(&next.attempt(), why, now.wall, now.wall), now.mono);
+            } else {
+                self.put_on_wire(lane, next, actions);
+            }
+        }
+    }
+
+    fn put_on_wire(&mut self, lane: Lane, mut next: Permitted, actions: &mut Vec<Action>) {
+        let Some(state) = self.lanes.get(&lane) else {
+            return;
+        };
+        let callback = Callback {
+            installation: &self.world.installation,
+            job: next.job.id,
+            attempt: next.job.tries + 1,
+            lane,
+            day: next.at.date_naive(),
+        }
+        .to_string();
+        let body = std::mem::take(&mut next.job.body);
+        actions.push(Action::Post {
+            id: next.job.id,
+            sender: state.facts.sender.clone(),
+            body,
+            callback,
+        });
+        self.in_flight.insert(next.job.id, (lane, next));
+    }
+
+    pub(super) fn posted(
+        &mut self,
+        id: JobId,
+        answer: Answer,
+        regain_access_in: Option<Duration>,
+        chance: f64,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some((lane, posted)) = self.in_flight.remove(&id) else {
+            return;
+        };
+        let consequence = judge(&answer);
+        if let Some(wait) = regain_access_in {
+            self.slow_account(lane, wait, now);
+        }
+        match consequence.effect {
+            Some(effect) => self.apply(effect, lane, &posted, &answer, now, actions),
+            None => self.relax(lane),
+        }
+        let outcome = settlement(
+            &posted.attempt(),
+            answer,
+            &consequence,
+            &self.settings.retry,
+            now.wall,
+            chance,
+        );
+        self.outbox.push(outcome, now.mono);
+    }
+
+    /// What is quick and concerns only memory is done here; the rest is for the shell to write down.
+    fn apply(
+        &mut self,
+        effect: Effect,
+        lane: Lane,
+        posted: &Permitted,
+        answer: &Answer,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        match effect {
+            Effect::SlowNumber => self.slow_number(lane, now),
+            Effect::SlowAccount { for_ } => self.slow_account(lane, for_, now),
+            // The job itself waits long enough.
+            Effect::StopPair => {}
+            _ => {
+                let Some(state) = self.lanes.get(&lane) else {
+                    return;
+                };
+                let (code, title) = match answer {
+                    Answer::Error(error) => (Some(error.code), error.title.clone()),
+                    _ => (None, String::new()),
+                };
+                let about = About {
+                    phone_number_id: state.facts.phone_number_id.clone(),
+                    account: state.facts.account.clone(),
+                    lane,
+                    template: posted.job.template.clone(),
+                    person: posted.job.person.clone(),
+                    code,
+                    title,
+                };
+                actions.push(Action::Apply { effect, about });
+            }
+        }
+    }
+
+    fn slow_number(&mut self, lane: Lane, now: Now) {
+        let Some(state) = self.lanes.get_mut(&lane) else {
+            return;
+        };
+        if state.hold_until > now.mono {
+            // Requests that were on the wire together are throttled together: that is one throttle.
+            return;
+        }
+        let hold = (THROTTLE_HOLD * 2_u32.pow(state.throttles.min(6))).min(THROTTLE_HOLD_MAX);
+        state.throttles += 1;
+        state.hold_until = now.mono + hold;
+    }
+
+    fn slow_account(&mut self, lane: Lane, wait: Duration, now: Now) {
+        let Some(account) = self
+            .lanes
+            .get(&lane)
+            .map(|state| state.facts.account.clone())
+        else {
+            return;
+        };
+        for state in self
+            .lanes
+            .values_mut()
+            .filter(|state| state.facts.account == account)
+        {
+            state.hold_until = state.hold_until.max(now.mono + wait);
+        }
+    }
+
+    fn relax(&mut self, lane: Lane) {
+        if let Some(state) = self.lanes.get_mut(&lane) {
+            state.throttles = 0;
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What a worker knows of the world beside the queue: one immutable snapshot, replaced whole when anything changes.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+
+use crate::{
+    channel::whatsapp::Sender,
+    rules::{
+        job::{Kind, Lane, TemplateName},
+        pace::Rate,
+        template::{Standing, Template, Whitespace},
+    },
+    store::look::HeldTemplate,
+};
+
+/// Facts about numbers, kinds and templates.
+#[derive(Debug, Default)]
+pub struct World {
+    /// Names this installation in callback data.
+    pub installation: String,
+    /// What becomes of line breaks and runs of blanks in parameters.
+    pub whitespace: Whitespace,
+    /// Every number that the configuration names.
+    pub lanes: HashMap<Lane, LaneFacts>,
+    /// Every kind.
+    pub kinds: HashMap<Arc<str>, KindFacts>,
+    /// Templates by account.
+    pub templates: HashMap<String, HashMap<TemplateName, Arc<Template>>>,
+    /// Templates that a person or the provider's answer paused, beside those whose own status says so.
+    pub paused_templates: Vec<HeldTemplate>,
+}
+
+/// A number, as its lane needs it.
+#[derive(Debug, Clone)]
+pub struct LaneFacts {
+    /// Meta's id.
+    pub phone_number_id: String,
+    /// Its account.
+    pub account: String,
+    /// Its shard.
+    pub shard: i16,
+    /// How fast it may post.
+    pub rate: Rate,
+    /// Nothing may be posted for it before this.
+    pub free_at: DateTime<Utc>,
+    /// Why nothing may be posted for it now, for people; `None` when it may.
+    pub stopped: Option<String>,
+    /// Where its requests go.
+    pub sender: Arc<Sender>,
+}
+
+/// A kind, as gate and settlement need it.
+#[derive(Debug, Clone)]
+pub struct KindFacts {
+    /// What the gate asks.
+    pub kind: Kind,
+    /// How long an unanswered request waits for its receipt.
+    pub resolve_after: Duration,
+}
+
+impl World {
+    /// The template that a job on this account names.
+    #[must_use]
+    pub fn template(&self, account: &str, name: &TemplateName) -> Option<&Template> {
+        self.templates.get(account)?.get(name).map(AsRef::as_ref)
+    }
+
+    /// Whether the template is paused beside its own status.
+    #[must_use]
+    pub fn is_paused(&self, account: &str, name: &TemplateName) -> bool {
+        self.paused_templates
+            .iter()
+            .any(|held| held.account == account && held.template == *name)
+    }
+
+    /// Templates whose jobs stay where they are: paused by somebody, or by their own status.
+    #[must_use]
+    pub fn held_templates(&self) -> Vec<HeldTemplate> {
+        let by_status = self.templates.iter().flat_map(|(account, templates)| {
+            templates
+                .iter()
+                .filter(|(_, template)| template.standing() == Standing::Held)
+                .map(|(name, _)| HeldTemplate {
+                    account: account.clone(),
+                    template: name.clone(),
+                })
+        });
+        let mut held: Vec<_> = self
+            .paused_templates
+            .iter()
+            .cloned()
+            .chain(by_status)
+            .collect();
+        held.sort_by(|a, b| (&a.account, &a.template).cmp(&(&b.account, &b.template)));
+        held.dedup();
+        held
+    }
+}
+
+/// The shards that this instance may send for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Leases {
+    /// Epoch by shard.
+    pub epochs: HashMap<i16, i64>,
+    /// Nothing may be posted after this, on the boot-time clock.
+    pub deadline: Duration,
+}

@@ -1,0 +1,150 @@
+//! Commits what webhooks said: whatever is waiting goes in one statement, and each request is answered after its own
+//! rows are committed.
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::PgPool;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use super::{linking::Acquaintances, meters::Meters, payload::Notices};
+use crate::store::{
+    inbound, is_bad_value,
+    receipts::{self, Event},
+};
+
+/// Rows that one batch holds at least, when that many wait; a single request may bring a thousand.
+const BATCH_ROWS: usize = 500;
+
+/// A statement that takes longer is on a connection that hangs; it is given up, with the connection.
+const STATEMENT_LIMIT: Duration = Duration::from_secs(5);
+
+/// A request's rows, and whom to tell when they are committed. Dropping it tells that they are not.
+#[derive(Debug)]
+pub(super) struct Submission {
+    pub(super) notices: Notices,
+    pub(super) committed: oneshot::Sender<()>,
+}
+
+/// The one task that writes.
+pub(super) struct Committer {
+    pub(super) pool: PgPool,
+    pub(super) waiting: mpsc::Receiver<Submission>,
+    pub(super) acquaintances: Acquaintances,
+    pub(super) folding: Arc<Notify>,
+    pub(super) meters: Meters,
+}
+
+impl Committer {
+    /// Commits until nobody can submit any more.
+    pub(super) async fn run(mut self) {
+        while let Some(first) = self.waiting.recv().await {
+            let batch = self.gather(first);
+            self.commit(batch).await;
+        }
+    }
+
+    /// The first and whatever waits behind it. Who gave up waiting gets no rows: the provider will repeat them.
+    fn gather(&mut self, first: Submission) -> Vec<Submission> {
+        let mut rows = 0;
+        let mut batch = Vec::new();
+        let mut next = Some(first);
+        while let Some(submission) = next {
+            if !submission.committed.is_closed() {
+                rows += submission.notices.len();
+                batch.push(submission);
+            }
+            next = if rows < BATCH_ROWS {
+                self.waiting.try_recv().ok()
+            } else {
+                None
+            };
+        }
+        batch
+    }
+
+    async fn commit(&self, batch: Vec<Submission>) {
+        let (mut all, mut waiting) = (Notices::default(), Vec::new());
+        for Submission { notices, committed } in batch {
+            all.append(notices);
+            waiting.push(committed);
+        }
+        match tokio::time::timeout(STATEMENT_LIMIT, write(&self.pool, &mut all)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                return tracing::warn!(%error, rows = all.len(), "webhooks cannot be committed");
+            }
+            Err(_) => {
+                return tracing::warn!(
+                    rows = all.len(),
+                    "the database took too long to commit webhooks"
+                );
+            }
+        }
+        for committed in waiting {
+            // Who gave up meanwhile will hear the same again, and repeats change nothing.
+            let _ = committed.send(());
+        }
+        self.meters.count_receipts(&all.receipts);
+        self.folding.notify_one();
+        self.acquaintances.meet(all.links);
+    }
+}
+
+/// Writes everything. What the database refuses for what is in it becomes an event, so that it does not spoil the rest
+/// and is not repeated for ever.
+async fn write(pool: &PgPool, all: &mut Notices) -> Result<(), sqlx::Error> {
+    let Notices {
+        receipts,
+        inbound,
+        wishes,
+        events,
+        ..
+    } = all;
+    for (receipt, error) in in_parts(receipts, |part| receipts::append(pool, part)).await? {
+        events.push(refused(&receipt.raw, &error));
+    }
+    match inbound::hear(pool, inbound, wishes).await {
+        Err(error) if is_bad_value(&error) => {
+            for (message, error) in in_parts(inbound, |part| inbound::hear(pool, part, &[])).await?
+            {
+                events.push(refused(&message.raw, &error));
+            }
+            in_parts(wishes, |part| inbound::hear(pool, &[], part)).await?;
+        }
+        heard => heard?,
+    }
+    receipts::keep_events(pool, events).await
+}
+
+/// Writes all rows at once, or, where the database refuses some, all the others: in halves, and halves of halves. Returns
+/// those that it refused.
+async fn in_parts<'a, T, F>(
+    all: &'a [T],
+    write: impl Fn(&'a [T]) -> F,
+) -> Result<Vec<(&'a T, sqlx::Error)>, sqlx::Error>
+where
+    F: Future<Output = Result<(), sqlx::Error>>,
+{
+    let (mut left, mut refused) = (vec![all], Vec::new());
+    while let Some(part) = left.pop() {
+        match (write(part).await, part) {
+            (Err(error), [one]) if is_bad_value(&error) => refused.push((one, error)),
+            (Err(error), many) if is_bad_value(&error) => {
+                let (first, second) = many.split_at(many.len() / 2);
+                left.extend([first, second]);
+            }
+            (result, _) => result?,
+        }
+    }
+    Ok(refused)
+}
+
+fn refused(raw: &str, error: &sqlx::Error) -> Event {
+    let problem = Some(format!("the database refused it: {error}"));
+    Event {
+        app: String::new(),
+        field: "messages".to_owned(),
+        problem,
+        raw: raw.to_owned(),
+    }
+}

@@ -1,0 +1,85 @@
+//! Folds receipts as they come, and looks now and then anyway: other processes receive webhooks too, and early receipts
+//! become due by themselves.
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::PgPool;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::meters::Meters;
+use crate::{
+    clock,
+    store::fold::{self, FoldReport},
+};
+
+/// Receipts in one transaction: the larger, the cheaper each; this many take some ten milliseconds.
+const BATCH: i64 = 1_000;
+
+/// How long receipts gather after the first rings. Nobody waits for a status as long as that.
+const GATHER: Duration = Duration::from_millis(50);
+
+/// How long nobody may ring before we look anyway.
+const LOOK_ANYWAY: Duration = Duration::from_millis(250);
+
+/// After the database did not let us.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Folds until `stop`; `bell` is rung when receipts were committed.
+pub async fn run(pool: PgPool, stop: CancellationToken, bell: Arc<Notify>, meters: Meters) {
+    let working = async {
+        loop {
+            let pause = match fold::fold(&pool, BATCH).await {
+                Ok(report) => told(&report, &meters),
+                Err(error) => failed(&error),
+            };
+            rest(&bell, pause).await;
+        }
+    };
+    // A fold that is broken off rolls back.
+    stop.run_until_cancelled(working).await;
+}
+
+/// How the loop goes on.
+enum Pause {
+    /// There is more.
+    No,
+    /// Until the bell rings, or for a while.
+    UntilRung,
+    /// Until the database may be back.
+    Long,
+}
+
+fn told(report: &FoldReport, meters: &Meters) -> Pause {
+    if let Some(oldest) = report.oldest {
+        let lag = (clock::now() - oldest).to_std().unwrap_or_default();
+        meters.observe_lag(lag);
+    }
+    if report.settled > 0 {
+        tracing::info!(
+            jobs = report.settled,
+            "receipts settled jobs whose answer was lost"
+        );
+    }
+    if report.taken as i64 >= BATCH {
+        Pause::No
+    } else {
+        Pause::UntilRung
+    }
+}
+
+fn failed(error: &sqlx::Error) -> Pause {
+    tracing::warn!(%error, "receipts cannot be folded; they wait in the inbox");
+    Pause::Long
+}
+
+async fn rest(bell: &Notify, pause: Pause) {
+    match pause {
+        Pause::No => {}
+        Pause::Long => tokio::time::sleep(PAUSE).await,
+        Pause::UntilRung => {
+            let _ = tokio::time::timeout(LOOK_ANYWAY, bell.notified()).await;
+            tokio::time::sleep(GATHER).await;
+        }
+    }
+}

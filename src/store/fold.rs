@@ -1,0 +1,362 @@
+//! The fold: brings receipts from the inbox into their messages.
+//!
+//! One folds at a time in the whole database, held by an advisory lock for the length of a transaction; that one backend
+//! keeps up with far more than one machine can send, and nothing needs to be locked row by row. A transaction takes what
+//! is due, joins what was said of each attempt (`rules::receipt`), updates one day's messages at a time so that each
+//! statement touches one partition, and lets the rows leave the inbox. A receipt whose message is not there is either
+//! the first word about an attempt whose answer was lost, and settles the job, or it is early and waits.
+//!
+//! Dying half-way rolls back; doing it twice changes nothing.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use chrono::{DateTime, NaiveDate, Utc};
+use sqlx::{PgConnection, PgPool, error::DatabaseError};
+
+use super::{
+    is_bad_value,
+    people::{self, Wish},
+    receipts::column,
+};
+use crate::rules::{
+    job::{FinalReason, State},
+    outcome::failure_reason,
+    receipt::{Failure, Progress, Status},
+};
+
+/// The provider's word that somebody does not want marketing from this business.
+const OPTED_OUT_OF_MARKETING: i32 = 131_050;
+
+/// A job and the number of an attempt.
+type Attempt = (i64, i32);
+
+type Time = Option<DateTime<Utc>>;
+
+/// What one fold did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FoldReport {
+    /// Receipts that were due.
+    pub taken: usize,
+    /// Receipts that are in their messages now.
+    pub folded: usize,
+    /// Jobs whose answer was lost and that a receipt settled.
+    pub settled: usize,
+    /// Receipts that wait for their message.
+    pub parked: usize,
+    /// When the oldest of the folded ones came in.
+    pub oldest: Option<DateTime<Utc>>,
+}
+
+impl FoldReport {
+    fn add(&mut self, other: &FoldReport) {
+        self.taken += other.taken;
+        self.folded += other.folded;
+        self.settled += other.settled;
+        self.parked += other.parked;
+        self.oldest = self.oldest.into_iter().chain(other.oldest).min();
+    }
+}
+
+/// A row of the inbox.
+struct Row {
+    id: i64,
+    received_at: DateTime<Utc>,
+    job: i64,
+    attempt: i32,
+    lane: i32,
+    day: NaiveDate,
+    provider_id: String,
+    status: String,
+    at: DateTime<Utc>,
+    error_code: Option<i32>,
+    error_title: Option<String>,
+    pricing_category: Option<String>,
+    pricing_type: Option<String>,
+}
+
+/// All that a batch says of one attempt.
+struct Said {
+    job: i64,
+    attempt: i32,
+    lane: i32,
+    provider_id: String,
+    progress: Progress,
+    first_at: DateTime<Utc>,
+    first_received_at: DateTime<Utc>,
+    ids: Vec<i64>,
+}
+
+/// Folds up to `limit` receipts that are due. When somebody else is folding, there is nothing to do. A receipt that the
+/// database refuses is set aside, and the others are folded.
+pub async fn fold(pool: &PgPool, limit: i64) -> Result<FoldReport, sqlx::Error> {
+    match step(pool, limit, None).await {
+        Err(error) if is_refused(&error) => one_by_one(pool, limit).await,
+        result => result,
+    }
+}
+
+/// Whether it is one receipt's fault; its day may have no partition, for one.
+fn is_refused(error: &sqlx::Error) -> bool {
+    let breaks_rule =
+        |error: &dyn DatabaseError| error.code().is_some_and(|code| code.starts_with("23"));
+    is_bad_value(error) || error.as_database_error().is_some_and(breaks_rule)
+}
+
+async fn one_by_one(pool: &PgPool, limit: i64) -> Result<FoldReport, sqlx::Error> {
+    let mut total = FoldReport::default();
+    let due = sqlx::query_file_as!(Row, "src/store/fold_take.sql", limit, None::<i64>)
+        .fetch_all(pool)
+        .await?;
+    for id in column(&due, |row| row.id) {
+        match step(pool, 1, Some(id)).await {
+            Ok(report) => total.add(&report),
+            Err(error) if is_refused(&error) => {
+                tracing::error!(receipt.id = id, %error, "a receipt cannot be folded; it is tried again in ten minutes");
+                set_aside(pool, id).await?;
+                total.taken += 1;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(total)
+}
+
+/// One transaction.
+async fn step(pool: &PgPool, limit: i64, only: Option<i64>) -> Result<FoldReport, sqlx::Error> {
+    let mut tx = pool.begin().await?;
+    if !alone(&mut tx).await? {
+        return Ok(FoldReport::default());
+    }
+    let rows = sqlx::query_file_as!(Row, "src/store/fold_take.sql", limit, only)
+        .fetch_all(&mut *tx)
+        .await?;
+    if rows.is_empty() {
+        return Ok(FoldReport::default());
+    }
+    let mut report = FoldReport {
+        taken: rows.len(),
+        ..FoldReport::default()
+    };
+    let mut early = Vec::new();
+    let ids = column(&rows, |row| row.id);
+    report.oldest = rows.iter().map(|row| row.received_at).min();
+    for (day, said) in by_day(rows) {
+        let mut missing = apply(&mut tx, day, &said.iter().collect::<Vec<_>>()).await?;
+        let settled = settle(&mut tx, day, &missing).await?;
+        if settled > 0 {
+            report.settled += settled;
+            missing = apply(&mut tx, day, &missing).await?;
+        }
+        early.extend(missing.iter().flat_map(|said| said.ids.iter().copied()));
+    }
+    let waits: HashSet<i64> = early.iter().copied().collect();
+    let done: Vec<i64> = ids.into_iter().filter(|id| !waits.contains(id)).collect();
+    leave_inbox(&mut tx, &done).await?;
+    park(&mut tx, &early).await?;
+    tx.commit().await?;
+    (report.folded, report.parked) = (done.len(), early.len());
+    Ok(report)
+}
+
+/// Whether nobody else is folding. A process that is frozen in the middle loses its transaction, so that another can go
+/// on.
+async fn alone(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select pg_try_advisory_xact_lock(hashtext('postrider.fold'))
+             and set_config('idle_in_transaction_session_timeout', '10s', true) <> '' as "alone!""#
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// Joins what was said of each attempt, ordered by day, job and attempt.
+fn by_day(rows: Vec<Row>) -> BTreeMap<NaiveDate, Vec<Said>> {
+    let mut attempts: BTreeMap<(NaiveDate, i64, i32), Said> = BTreeMap::new();
+    for row in rows {
+        let key = (row.day, row.job, row.attempt);
+        match attempts.remove(&key) {
+            Some(said) => attempts.insert(key, said.and(row)),
+            None => attempts.insert(key, Said::by(row)),
+        };
+    }
+    let mut days: BTreeMap<NaiveDate, Vec<Said>> = BTreeMap::new();
+    for ((day, ..), said) in attempts {
+        days.entry(day).or_default().push(said);
+    }
+    days
+}
+
+impl Said {
+    fn by(row: Row) -> Said {
+        Said {
+            job: row.job,
+            attempt: row.attempt,
+            lane: row.lane,
+            first_at: row.at,
+            first_received_at: row.received_at,
+            ids: vec![row.id],
+            provider_id: row.provider_id.clone(),
+            progress: progress(row),
+        }
+    }
+
+    fn and(mut self, row: Row) -> Said {
+        self.ids.push(row.id);
+        self.first_at = self.first_at.min(row.at);
+        self.first_received_at = self.first_received_at.min(row.received_at);
+        self.progress = self.progress.join(progress(row));
+        self
+    }
+}
+
+fn progress(row: Row) -> Progress {
+    // The webhook puts only statuses that we know into the inbox.
+    let status = Status::parse(&row.status).unwrap_or(Status::Sent);
+    let mut progress = Progress::of(status, row.at);
+    if status == Status::Failed {
+        progress.failure = Failure {
+            at: Some(row.at),
+            code: row.error_code,
+            title: row.error_title,
+        };
+    }
+    Progress {
+        pricing_category: row.pricing_category,
+        pricing_type: row.pricing_type,
+        ..progress
+    }
+}
+
+fn key(said: &Said) -> Attempt {
+    (said.job, said.attempt)
+}
+
+/// Brings what was said into the messages of one day, and heeds what it says about marketing. Returns those that have no
+/// message there.
+async fn apply<'a>(
+    conn: &mut PgConnection,
+    day: NaiveDate,
+    said: &[&'a Said],
+) -> Result<Vec<&'a Said>, sqlx::Error> {
+    let progress = |s: &&'a Said| &s.progress;
+    let reached = sqlx::query_file!(
+        "src/store/fold_apply.sql",
+        day,
+        &column(said, |s| s.job),
+        &column(said, |s| s.attempt),
+        &column(said, |s| s.provider_id.as_str()) as &[&str],
+        &column(said, |s| progress(s).state.as_str()) as &[&str],
+        &column(said, |s| reason(progress(s))) as &[Option<&str>],
+        &column(said, |s| progress(s).sent_at) as &[Time],
+        &column(said, |s| progress(s).delivered_at) as &[Time],
+        &column(said, |s| progress(s).read_at) as &[Time],
+        &column(said, |s| progress(s).failure.at) as &[Time],
+        &column(said, |s| progress(s).failure.code) as &[Option<i32>],
+        &column(said, |s| progress(s).failure.title.as_deref()) as &[Option<&str>],
+        &column(said, |s| progress(s).pricing_category.as_deref()) as &[Option<&str>],
+        &column(said, |s| progress(s).pricing_type.as_deref()) as &[Option<&str>],
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let people: HashMap<Attempt, String> = reached
+        .into_iter()
+        .map(|row| ((row.job, row.attempt), row.recipient_key))
+        .collect();
+    heed_marketing(conn, said, &people).await?;
+    Ok(said
+        .iter()
+        .copied()
+        .filter(|s| !people.contains_key(&key(s)))
+        .collect())
+}
+
+/// Why it failed, in our words.
+fn reason(progress: &Progress) -> Option<&'static str> {
+    let reason = || {
+        progress
+            .failure
+            .code
+            .map_or(FinalReason::ProviderRefused, failure_reason)
+    };
+    (progress.state == State::Failed).then(|| reason().as_str())
+}
+
+/// Opts people out of marketing where the provider says that they did so with it.
+async fn heed_marketing(
+    conn: &mut PgConnection,
+    said: &[&Said],
+    people: &HashMap<Attempt, String>,
+) -> Result<(), sqlx::Error> {
+    let withdrawn = |s: &&&Said| s.progress.failure.code == Some(OPTED_OUT_OF_MARKETING);
+    let wish = |s: &&Said| {
+        let key = people.get(&key(s))?.clone();
+        let at = s.progress.failure.at?;
+        Some(Wish {
+            key,
+            scope: "marketing".to_owned(),
+            given: false,
+            at,
+            source: "provider",
+            evidence: None,
+        })
+    };
+    let wishes: Vec<Wish> = said.iter().filter(withdrawn).filter_map(wish).collect();
+    if wishes.is_empty() {
+        return Ok(());
+    }
+    people::heed(conn, &wishes).await
+}
+
+/// Settles the jobs among these whose attempt is open, as accepted; returns how many.
+async fn settle(
+    conn: &mut PgConnection,
+    day: NaiveDate,
+    said: &[&Said],
+) -> Result<usize, sqlx::Error> {
+    if said.is_empty() {
+        return Ok(0);
+    }
+    let settled = sqlx::query_file_scalar!(
+        "src/store/fold_settle.sql",
+        day,
+        &column(said, |s| s.job),
+        &column(said, |s| s.attempt),
+        &column(said, |s| s.lane),
+        &column(said, |s| s.provider_id.as_str()) as &[&str],
+        &column(said, |s| s.first_at),
+        &column(said, |s| s.first_received_at),
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(settled.len())
+}
+
+async fn leave_inbox(conn: &mut PgConnection, ids: &[i64]) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "delete from postrider.receipt_inbox where id = any($1)",
+        ids
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+async fn park(conn: &mut PgConnection, ids: &[i64]) -> Result<(), sqlx::Error> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    sqlx::query_file!("src/store/fold_park.sql", ids)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+async fn set_aside(pool: &PgPool, id: i64) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "update postrider.receipt_inbox set fold_at = now() + interval '10 minutes' where id = $1",
+        id
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
