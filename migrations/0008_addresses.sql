@@ -25,11 +25,15 @@ as $$
   select coalesce((select a.person from postrider.address a where a.key = address_key), address_key)
 $$;
 
--- An address as it may be shown: +90•••••1234.
+-- An address as it may be shown: +90•••••1234. A short one keeps fewer of its last digits.
 create function postrider.mask(address text) returns text
 language sql immutable parallel safe
 as $$
-  select case when length(address) >= 10 then left(address, 3) || '•••••' || right(address, 4) else '•••••' end
+  select case
+    when length(address) < 8 then '•••••'
+    else left(address, case left(address, 1) when '+' then 3 else 2 end) || '•••••'
+         || right(address, case when length(address) < 11 then 2 else 4 end)
+  end
 $$;
 
 -- A language as the provider writes it: en-US, en_us and en_US are all en_US. Null for what is no language code.

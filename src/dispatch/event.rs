@@ -13,7 +13,6 @@ use crate::{
     rules::{
         job::{JobId, Lane, Priority, TemplateName},
         outcome::{Answer, Effect},
-        receipt::Callback,
     },
     store::{
         attempt::{Held, Wanted},
@@ -126,7 +125,7 @@ pub enum Action {
         /// The body up to the callback data.
         body: Vec<u8>,
         /// What every receipt brings back.
-        callback: Callback,
+        callback: String,
     },
     /// Write outcomes.
     Settle(Batch),
