@@ -23,7 +23,11 @@ use bytes::Bytes;
 use postrider::{
     channel::whatsapp::{Client, Endpoint},
     sandbox::{self, Delay, Setup},
-    store::{ConnectOptions, Store, embedded::{Embedded, Options}, migrate},
+    store::{
+        ConnectOptions, Store,
+        embedded::{Embedded, Options},
+        migrate,
+    },
 };
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
