@@ -242,7 +242,8 @@ impl Shell {
     ) -> Option<T> {
         let asked = Instant::now();
         let answer = timeout(at_most, asking).await;
-        self.meters.database
+        self.meters
+            .database
             .with_label_values(&[statement])
             .observe(asked.elapsed().as_secs_f64());
         match answer {
