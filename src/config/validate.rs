@@ -288,8 +288,9 @@ impl Config {
         );
         findings.share("limits.headroom", self.limits.headroom);
         findings.share("limits.urgent_reserve", self.limits.urgent_reserve);
+        let together = self.limits.headroom + self.limits.urgent_reserve;
         findings.require(
-            self.limits.headroom + self.limits.urgent_reserve < 1.0,
+            together < 1.0 || self.limits.headroom >= 1.0 || self.limits.urgent_reserve >= 1.0,
             "limits.urgent_reserve",
             "leaves nothing of the messaging limit together with `headroom`",
             "lower one of them",

@@ -19,6 +19,8 @@ pub(crate) struct Rig {
     pub(crate) database: TestDatabase,
     pub(crate) sandbox: Sandbox,
     pub(crate) postrider: Arc<Postrider>,
+    /// What `postrider` goes by, for tests that change it.
+    pub(crate) config: String,
     pub(crate) webhook_port: u16,
     pub(crate) ops_port: u16,
     _state: tempfile::TempDir,
@@ -64,6 +66,7 @@ impl Rig {
             database,
             sandbox,
             postrider,
+            config,
             webhook_port,
             ops_port,
             _state: state,
