@@ -119,7 +119,7 @@ async fn a_producer_sees_and_cancels_only_its_own_jobs() {
     assert_eq!(visible_jobs(&mut transaction).await, [job]);
 
     sql::become_user(&mut transaction, &bank).await;
-    assert_eq!(visible_jobs(&mut transaction).await, []);
+    assert_eq!(visible_jobs(&mut transaction).await, [0_i64; 0]);
     assert_eq!(sql::cancel(&mut transaction, job).await, "not_found");
     let count: i32 = sqlx::query_scalar("select postrider.cancel_by_reference('#1')")
         .fetch_one(&mut *transaction)
