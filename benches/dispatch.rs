@@ -23,7 +23,11 @@ use bytes::Bytes;
 use postrider::{
     channel::whatsapp::{Client, Endpoint},
     sandbox::{self, Delay, Setup},
-    store::{ConnectOptions, Store, embedded::Embedded, migrate},
+    store::{
+        ConnectOptions, Store,
+        embedded::{Embedded, Options},
+        migrate,
+    },
 };
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
@@ -33,7 +37,10 @@ const CALLBACK: &str = "POSTRIDER_BENCH_CALLBACK";
 const IN_FLIGHT: usize = 4_000;
 
 fn env<T: std::str::FromStr>(name: &str, default: T) -> T {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+    std::env::var(name)
+        .ok()
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(default)
 }
 
 fn setup() -> Setup {
@@ -41,13 +48,15 @@ fn setup() -> Setup {
     for portfolio in &mut setup.portfolios {
         portfolio.messaging_limit = None;
     }
-    setup.latency = Delay::fixed_ms(80);
+    setup.latency = Delay::fixed(80);
     setup.ledger_max = 10_000_000;
     setup
 }
 
 fn main() -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     match std::env::var(ROLE).as_deref() {
         Ok("sandbox") => runtime.block_on(serve_sandbox()),
         Ok("client") => runtime.block_on(client_alone()),
@@ -67,17 +76,33 @@ async fn serve_sandbox() -> anyhow::Result<()> {
         _ = std::io::stdin().lines().next();
         closed.cancel();
     });
-    sandbox::serve(setup, ([127, 0, 0, 1], 0).into(), stop, |sandbox| println!("{}", sandbox.url())).await?;
+    sandbox::serve(setup, ([127, 0, 0, 1], 0).into(), stop, |sandbox| {
+        println!("{}", sandbox.url())
+    })
+    .await?;
     Ok(())
 }
 
 /// The HTTP client alone, in a process of its own: posts what the sandbox takes and prints the rate.
 async fn client_alone() -> anyhow::Result<()> {
     let setup = setup();
-    let endpoint = Endpoint { base_url: std::env::args().nth(1).unwrap_or_default(), ..Endpoint::default() };
+    let endpoint = Endpoint {
+        base_url: std::env::args().nth(1).unwrap_or_default(),
+        api_version: "v25.0".into(),
+        auth_header: "Authorization".into(),
+        request_timeout: Duration::from_secs(10),
+        connect_timeout: Duration::from_secs(5),
+        tcp_user_timeout: Duration::from_secs(10),
+        http2_prior_knowledge: false,
+        clients: 8,
+    };
     let client = std::sync::Arc::new(Client::new(&endpoint)?);
     let token = SecretString::from(setup.accounts[0].token.clone());
-    let senders = setup.numbers.iter().map(|n| client.sender(&n.id, &token)).collect::<Result<Vec<_>, _>>()?;
+    let senders = setup
+        .numbers
+        .iter()
+        .map(|n| client.sender(&n.id, &token))
+        .collect::<Result<Vec<_>, _>>()?;
     let senders = std::sync::Arc::new(senders);
     let jobs: usize = env("JOBS", 100_000);
     let next = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
@@ -92,7 +117,7 @@ async fn client_alone() -> anyhow::Result<()> {
                     return;
                 }
                 let body = format!(
-                    r#"{{"messaging_product":"whatsapp","to":"+90532{:07}","type":"template","template":{{"name":"{TEMPLATE}","language":{{"code":"en_US"}},"components":[{{"type":"body","parameters":[{{"type":"text","text":"Ada"}},{{"type":"text","text":"#1042"}}]}}]}},"biz_opaque_callback_data":"pr1.bench.{job}.1.1.261121"}}"#,
+                    r#"{{"messaging_product":"whatsapp","to":"+90532{:07}","type":"template","template":{{"name":"{TEMPLATE}","language":{{"code":"en_US"}},"components":[{{"type":"body","parameters":[{{"type":"text","parameter_name":"name","text":"Ada"}},{{"type":"text","parameter_name":"order","text":"1042"}},{{"type":"text","parameter_name":"carrier","text":"DHL"}}]}}]}},"biz_opaque_callback_data":"pr1.bench.{job}.1.1.261121"}}"#,
                     job
                 );
                 client.post(&senders[job % senders.len()], Bytes::from(body)).await;
@@ -105,20 +130,27 @@ async fn client_alone() -> anyhow::Result<()> {
     Ok(())
 }
 
-const TEMPLATE: &str = "order_confirmation";
+const TEMPLATE: &str = "order_shipped";
 
 async fn compare() -> anyhow::Result<()> {
     let jobs: i64 = env("JOBS", 100_000);
     let directory = tempfile::tempdir()?;
     let ceiling = ceiling()?;
-    println!("client alone      {:>8.0} messages/s   {:>5.1} µs CPU each", ceiling.rate, ceiling.client_micros);
+    println!(
+        "client alone      {:>8.0} messages/s   {:>5.1} µs CPU each",
+        ceiling.rate, ceiling.client_micros
+    );
 
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let ops = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")?
+        .local_addr()?
+        .port();
+    let ops = std::net::TcpListener::bind("127.0.0.1:0")?
+        .local_addr()?
+        .port();
     let callback = format!("http://127.0.0.1:{port}/webhooks/whatsapp");
     let mut sandbox = Process::start("sandbox", &[], &[(CALLBACK, &callback)])?;
     let url = sandbox.line()?;
-    let postgres = Embedded::start(&directory.path().join("postgres"))?;
+    let postgres = Embedded::start(&directory.path().join("postgres"), Options::default()).await?;
     let store = Store::connect(&postgres.url(), ConnectOptions::default()).await?;
     migrate::migrate(store.pool()).await?;
 
@@ -139,7 +171,9 @@ async fn compare() -> anyhow::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(300);
     let sent = loop {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        let left: i64 = sqlx::query_scalar("select count(*) from postrider.queue").fetch_one(store.pool()).await?;
+        let left: i64 = sqlx::query_scalar("select count(*) from postrider.queue")
+            .fetch_one(store.pool())
+            .await?;
         let done = jobs - left;
         if done > 0 && first.is_none() {
             first = Some((Instant::now(), done));
@@ -154,7 +188,10 @@ async fn compare() -> anyhow::Result<()> {
     // The receipts of the last messages are still on their way.
     loop {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let open: i64 = sqlx::query_scalar("select count(*) from postrider.message where delivered_at is null").fetch_one(store.pool()).await?;
+        let open: i64 =
+            sqlx::query_scalar("select count(*) from postrider.message where delivered_at is null")
+                .fetch_one(store.pool())
+                .await?;
         if open == 0 || Instant::now() > deadline {
             break;
         }
@@ -165,11 +202,23 @@ async fn compare() -> anyhow::Result<()> {
         "daemon            {rate:>8.0} messages/s   ratio {:.2}   (until delivered: {with_receipts:.0}/s)",
         rate / ceiling.rate
     );
-    println!("  daemon          {:>8.1} µs CPU a message", each(cpu_seconds(daemon.id())));
-    println!("  PostgreSQL      {:>8.1} µs", each(cpu_of_group("postgres") - postgres_before));
-    println!("  sandbox         {:>8.1} µs", each(cpu_seconds(sandbox.child.id()) - sandbox_before));
-    let states: Vec<(String, i64)> =
-        sqlx::query_as("select state, count(*) from postrider.message group by state order by 2 desc").fetch_all(store.pool()).await?;
+    println!(
+        "  daemon          {:>8.1} µs CPU a message",
+        each(cpu_seconds(daemon.id()))
+    );
+    println!(
+        "  PostgreSQL      {:>8.1} µs",
+        each(cpu_of_group("postgres") - postgres_before)
+    );
+    println!(
+        "  sandbox         {:>8.1} µs",
+        each(cpu_seconds(sandbox.child.id()) - sandbox_before)
+    );
+    let states: Vec<(String, i64)> = sqlx::query_as(
+        "select state, count(*) from postrider.message group by state order by 2 desc",
+    )
+    .fetch_all(store.pool())
+    .await?;
     println!("  states          {states:?}");
     daemon.kill()?;
     daemon.wait()?;
@@ -188,12 +237,26 @@ fn ceiling() -> anyhow::Result<Ceiling> {
     let rate: f64 = client.line()?.parse()?;
     let seconds: f64 = client.line()?.parse()?;
     let jobs: f64 = env("JOBS", 100_000.0);
-    Ok(Ceiling { rate, client_micros: seconds * 1e6 / jobs })
+    Ok(Ceiling {
+        rate,
+        client_micros: seconds * 1e6 / jobs,
+    })
 }
 
-fn write_config(path: &Path, state: &Path, database: &str, provider: &str, port: u16, ops: u16) -> anyhow::Result<()> {
+fn write_config(
+    path: &Path,
+    state: &Path,
+    database: &str,
+    provider: &str,
+    port: u16,
+    ops: u16,
+) -> anyhow::Result<()> {
     let setup = setup();
-    let numbers: Vec<&str> = setup.numbers.iter().map(|number| number.id.as_str()).collect();
+    let numbers: Vec<&str> = setup
+        .numbers
+        .iter()
+        .map(|number| number.id.as_str())
+        .collect();
     let (app, account) = (&setup.apps[0], &setup.accounts[0]);
     let rate: u32 = env("RATE", 100);
     let mut file = fs::File::create(path)?;
@@ -210,7 +273,12 @@ fn write_config(path: &Path, state: &Path, database: &str, provider: &str, port:
 
 /// Numbers, kinds and templates have to be known before jobs can be spread over the lanes.
 fn sync(config: &Path) -> anyhow::Result<()> {
-    let status = Command::new(env!("CARGO_BIN_EXE_postrider")).arg("sync").arg("--config").arg(config).stdout(Stdio::null()).status()?;
+    let status = Command::new(env!("CARGO_BIN_EXE_postrider"))
+        .arg("sync")
+        .arg("--config")
+        .arg(config)
+        .stdout(Stdio::null())
+        .status()?;
     anyhow::ensure!(status.success(), "postrider sync failed");
     Ok(())
 }
@@ -224,7 +292,7 @@ async fn enqueue(store: &Store, jobs: i64) -> anyhow::Result<()> {
                                         content, sender, producer, enqueued_at, expires_at)
            select lanes.all[n % cardinality(lanes.all) + 1], 1, clock_timestamp(), nextval('postrider.job_id'), 'order',
                   '+90532' || lpad(n::text, 7, '0'), '+90532' || lpad(n::text, 7, '0'), $2, 'en_US',
-                  '{\"body\": [\"Ada\", \"#1042\"]}', 'default', 'bench', now(), now() + interval '1 day'
+                  '{\"body\": {\"name\": \"Ada\", \"order\": \"1042\", \"carrier\": \"DHL\"}}', 'default', 'bench', now(), now() + interval '1 day'
            from generate_series(1, $1) n, lanes
          )
          insert into postrider.consent (person, opted_in_at, opt_in_source)
@@ -274,9 +342,19 @@ impl Drop for Process {
 /// CPU time that a process has used, in seconds, its own and of children it has waited for.
 fn cpu_seconds(pid: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
     // utime, stime, cutime, cstime: fields 14 to 17 of the whole, 11 to 14 after the name.
-    let ticks: f64 = fields.get(11..15).unwrap_or_default().iter().filter_map(|f| f.parse::<f64>().ok()).sum();
+    let ticks: f64 = fields
+        .get(11..15)
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|f| f.parse::<f64>().ok())
+        .sum();
     ticks / 100.0
 }
 
@@ -288,7 +366,13 @@ fn cpu_of_group(name: &str) -> f64 {
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter_map(|pid: u32| {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            let after = stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()?;
+            let after = stat
+                .rsplit(')')
+                .next()?
+                .split_whitespace()
+                .nth(1)?
+                .parse()
+                .ok()?;
             Some((pid, after))
         })
         .collect();
@@ -301,7 +385,13 @@ fn cpu_of_group(name: &str) -> f64 {
         }
         false
     };
-    let named = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name);
-    let pids: Vec<u32> = parents.keys().copied().filter(|pid| ours(*pid) && named(pid)).collect();
+    let named = |pid: &u32| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name)
+    };
+    let pids: Vec<u32> = parents
+        .keys()
+        .copied()
+        .filter(|pid| ours(*pid) && named(pid))
+        .collect();
     pids.iter().map(|pid| cpu_seconds(*pid)).sum()
 }

@@ -1,5 +1,7 @@
 //! The private PostgreSQL: it keeps its data, ends with its owner, and lets only one owner in.
 
+#![cfg(test)]
+
 use std::{
     io::{BufRead, BufReader},
     path::Path,
@@ -143,7 +145,7 @@ async fn a_server_that_cannot_start_shows_the_end_of_its_log() {
     .unwrap();
     open_to_all(&dir.path().join("data/local.conf"));
     let refused = Embedded::start(dir.path(), quick()).await.unwrap_err();
-    assert!(matches!(refused, EmbeddedError::Start { .. }), "{refused}");
+    assert!(matches!(refused, EmbeddedError::Start(_)), "{refused}");
     assert!(refused.to_string().contains("shared_buffers"), "{refused}");
 }
 
@@ -191,7 +193,7 @@ async fn a_server_that_lost_owner_and_guardian_is_replaced() {
 
 #[tokio::test]
 async fn a_throwaway_leaves_nothing_behind() {
-    let embedded = Embedded::throwaway(20).await.unwrap();
+    let embedded = Embedded::throwaway(quick()).await.unwrap();
     let dir = embedded.log().parent().unwrap().to_owned();
     assert!(dir.exists());
     embedded.stop().await.unwrap();

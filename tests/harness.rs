@@ -1,5 +1,7 @@
 //! The ground that all other integration tests stand on.
 
+#![cfg(test)]
+
 mod common;
 
 use postrider::store::migrate::{self, SchemaProblem};

@@ -1,3 +1,5 @@
-//! Outbound HTTP to the provider.
+//! Outbound HTTP: the only place that speaks to the provider.
 
+pub mod directory;
+pub mod endpoint;
 pub mod whatsapp;

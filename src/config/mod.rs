@@ -6,6 +6,7 @@
 
 mod environment;
 mod kinds;
+mod live;
 mod position;
 mod secret;
 mod sections;
@@ -22,6 +23,7 @@ use serde::Deserialize;
 
 pub use environment::{DEFAULT_PATH, Environment};
 pub use kinds::{KindConfig, OnUnknown, built_in as built_in_kinds};
+pub use live::LiveConfig;
 pub use position::Position;
 pub use secret::{Secret, SecretError};
 pub use sections::{

@@ -51,12 +51,10 @@ pub struct Whatsapp {
     pub api_version: String,
     /// The header that carries the token.
     pub auth_header: String,
-    /// From the request's first byte to the answer's last.
+    /// From the request's first byte to the answer's last; the kernel gives up unconfirmed bytes (TCP_USER_TIMEOUT) as late.
     pub request_timeout_ms: u64,
     /// To reach the provider at all.
     pub connect_timeout_ms: u64,
-    /// How long the kernel waits for the other side to confirm bytes before it gives the connection up.
-    pub tcp_user_timeout_ms: u64,
     /// HTTP clients to spread requests over: each keeps one HTTP/2 connection of at most 100 requests in flight.
     pub connections: usize,
     /// HTTP/2 without asking first, for the sandbox over plain TCP.
@@ -75,7 +73,6 @@ impl Default for Whatsapp {
             // An otp is resolved 20 s after its attempt, and a lease lives for 5 s: this must be below their difference.
             request_timeout_ms: 10_000,
             connect_timeout_ms: 5_000,
-            tcp_user_timeout_ms: 10_000,
             connections: 8,
             http2_prior_knowledge: false,
             sync_every_s: 900,
@@ -94,12 +91,6 @@ impl Whatsapp {
     #[must_use]
     pub fn connect_timeout(&self) -> Duration {
         Duration::from_millis(self.connect_timeout_ms)
-    }
-
-    /// How long the kernel waits for the other side to confirm bytes.
-    #[must_use]
-    pub fn tcp_user_timeout(&self) -> Duration {
-        Duration::from_millis(self.tcp_user_timeout_ms)
     }
 
     /// How often numbers and templates are read from the provider.

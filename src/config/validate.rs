@@ -160,17 +160,16 @@ impl Config {
             "begin it with https:// (or http:// for the sandbox)",
         );
         findings.require(
-            is_api_version(&whatsapp.api_version),
+            whatsapp.api_version.is_empty() || is_api_version(&whatsapp.api_version),
             "whatsapp.api_version",
             format!("is \"{}\"", whatsapp.api_version),
-            "write it as v25.0",
+            "write it as v25.0, or leave it empty where base_url has it",
         );
         findings.positive("whatsapp.connections", whatsapp.connections as u64);
         findings.positive("whatsapp.sync_every_s", whatsapp.sync_every_s);
         for (key, value) in [
             ("whatsapp.request_timeout_ms", whatsapp.request_timeout_ms),
             ("whatsapp.connect_timeout_ms", whatsapp.connect_timeout_ms),
-            ("whatsapp.tcp_user_timeout_ms", whatsapp.tcp_user_timeout_ms),
             (
                 "database.acquire_timeout_ms",
                 self.database.acquire_timeout_ms,
@@ -319,24 +318,20 @@ impl Config {
     /// While a request may still be answered or its bytes may still arrive, nobody may decide that it got lost. A new owner
     /// begins to decide one lease after the old owner began to post.
     fn check_resolve_after(&self, key: &str, kind: &KindConfig, findings: &mut Findings) {
-        let timeouts = [
-            ("request_timeout_ms", self.whatsapp.request_timeout()),
-            ("tcp_user_timeout_ms", self.whatsapp.tcp_user_timeout()),
-        ];
-        for (name, timeout) in timeouts {
-            let needed = timeout + LEASE_TTL;
-            findings.require(
-                kind.resolve_after() > needed,
-                format!("{key}.resolve_after_s"),
-                format!(
-                    "is {} s, which is not above whatsapp.{name} ({} ms) and the lease ({} s) together",
-                    kind.resolve_after_s,
-                    timeout.as_millis(),
-                    LEASE_TTL.as_secs()
-                ),
-                format!("give at least {} s, or lower whatsapp.{name}", needed.as_secs() + 1),
-            );
-        }
+        // TCP_USER_TIMEOUT is the request's timeout too.
+        let timeout = self.whatsapp.request_timeout();
+        let needed = timeout + LEASE_TTL;
+        findings.require(
+            kind.resolve_after() > needed,
+            format!("{key}.resolve_after_s"),
+            format!(
+                "is {} s, which is not above whatsapp.request_timeout_ms ({} ms) and the lease ({} s) together",
+                kind.resolve_after_s,
+                timeout.as_millis(),
+                LEASE_TTL.as_secs()
+            ),
+            format!("give at least {} s, or lower whatsapp.request_timeout_ms", needed.as_secs() + 1),
+        );
     }
 
     fn check_dispatch(&self, findings: &mut Findings) {

@@ -13,7 +13,6 @@ use crate::{
     rules::{
         job::{JobId, Lane, Priority, TemplateName},
         outcome::{Answer, Effect},
-        receipt::Callback,
     },
     store::{
         attempt::{Held, Wanted},
@@ -107,6 +106,8 @@ pub enum Action {
         cursors: Vec<Cursor>,
         /// Templates to leave out.
         held: Vec<HeldTemplate>,
+        /// Jobs to leave out, because memory has them.
+        known: Vec<JobId>,
     },
     /// Commit attempts.
     Attempt {
@@ -126,7 +127,7 @@ pub enum Action {
         /// The body up to the callback data.
         body: Vec<u8>,
         /// What every receipt brings back.
-        callback: Callback,
+        callback: String,
     },
     /// Write outcomes.
     Settle(Batch),

@@ -8,10 +8,13 @@ use std::{
 use chrono::{DateTime, Utc};
 
 use super::{settlement::Attempt, world::LaneFacts};
-use crate::rules::{
-    job::{JobId, Priority, TemplateName},
-    pace::{Hand, Pacer},
-    pick::Turns,
+use crate::{
+    rules::{
+        job::{JobId, Priority, TemplateName},
+        pace::{Hand, Pacer},
+        pick::Turns,
+    },
+    store::settle::Tags,
 };
 
 /// How often a look goes back a little, and how far: commit order is not key order.
@@ -34,8 +37,8 @@ pub struct Prepared {
     pub spent: i32,
     /// Not sent after this.
     pub expires_at: DateTime<Utc>,
-    /// When it was enqueued.
-    pub enqueued_at: DateTime<Utc>,
+    /// What it is counted by.
+    pub tags: Tags,
     /// How long its kind waits for the receipt of an unanswered request.
     pub resolve_after: Duration,
     /// The template, for what an answer says about it.
@@ -70,6 +73,7 @@ impl Permitted {
             spent: self.job.spent,
             expires_at: self.job.expires_at,
             resolve_after: self.job.resolve_after,
+            tags: self.job.tags.clone(),
         }
     }
 }
@@ -80,13 +84,15 @@ pub struct Reading {
     after: (DateTime<Utc>, JobId),
     went_back: Duration,
     went_to_head: Duration,
-    /// Jobs of this priority that memory has, in whatever phase.
-    pub known: usize,
 }
 
 impl Reading {
     fn new(now: Duration) -> Self {
-        Self { after: HEAD, went_back: now, went_to_head: now, known: 0 }
+        Self {
+            after: HEAD,
+            went_back: now,
+            went_to_head: now,
+        }
     }
 
     /// From where the next look reads.
@@ -100,6 +106,12 @@ impl Reading {
             self.went_back = now;
             return (self.after.0 - BACK_BY, JobId(0)).min(self.after).max(HEAD);
         }
+        self.after
+    }
+
+    /// How far it was read.
+    #[must_use]
+    pub fn after(&self) -> (DateTime<Utc>, JobId) {
         self.after
     }
 
@@ -184,7 +196,10 @@ impl LaneState {
         let urgent = Priority::Urgent as usize;
         !self.buffered[urgent].is_empty()
             && self.ready[urgent].is_empty()
-            && !self.attempting.values().any(|job| job.priority == Priority::Urgent)
+            && !self
+                .attempting
+                .values()
+                .any(|job| job.priority == Priority::Urgent)
     }
 
     /// Takes the next job to be attempted out of the buffer.
@@ -201,21 +216,32 @@ impl LaneState {
     /// The priority whose job takes the next slot.
     #[must_use]
     pub fn next_to_post(&self) -> Option<Priority> {
-        self.slot_turns.next(|priority| !self.ready[priority as usize].is_empty())
+        self.slot_turns
+            .next(|priority| !self.ready[priority as usize].is_empty())
     }
 
     /// Takes the job that the slot goes to.
     pub fn take_ready(&mut self, priority: Priority) -> Option<Permitted> {
         let ready = &self.ready;
-        self.slot_turns.took(priority, |priority| !ready[priority as usize].is_empty());
+        self.slot_turns
+            .took(priority, |priority| !ready[priority as usize].is_empty());
         self.ready[priority as usize].pop_front()
     }
 
     /// Empties the lane: the ids of jobs without an attempt, and the jobs whose attempt is committed but not used. What is
     /// being attempted stays until the database has answered.
     pub fn relinquish(&mut self) -> (Vec<JobId>, Vec<Permitted>) {
-        let waiting = self.buffered.iter_mut().flat_map(|jobs| jobs.drain(..)).map(|job| job.id).collect();
-        let ready = self.ready.iter_mut().flat_map(|jobs| jobs.drain(..)).collect();
+        let waiting = self
+            .buffered
+            .iter_mut()
+            .flat_map(|jobs| jobs.drain(..))
+            .map(|job| job.id)
+            .collect();
+        let ready = self
+            .ready
+            .iter_mut()
+            .flat_map(|jobs| jobs.drain(..))
+            .collect();
         for reading in &mut self.reading {
             reading.reset();
         }

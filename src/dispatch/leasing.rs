@@ -1,16 +1,11 @@
 //! Keeps the shards leased and tells the workers which they may send for.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use chrono::{DateTime, Utc};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    event::Event,
-    shell::{Pulse, boot_time},
-    world::Leases,
-};
+use super::{crew::Crew, event::Event, shell::boot_time, world::Leases};
 use crate::{
     clock,
     store::{Store, attempt::Held, lease},
@@ -34,10 +29,8 @@ pub struct Leasing {
     pub store: Store,
     /// Who holds them.
     pub instance: String,
-    /// Who is to be told.
-    pub workers: Vec<mpsc::UnboundedSender<Event>>,
-    /// What the workers show of themselves: how far back open attempts reach.
-    pub pulses: Vec<Arc<Pulse>>,
+    /// Who is to be told, and how far back open attempts reach.
+    pub crew: Crew,
     /// How many shards are held, for metrics and readiness.
     pub held: tokio::sync::watch::Sender<usize>,
 }
@@ -59,16 +52,39 @@ impl Leasing {
     }
 
     async fn renew(&self, holding: &mut HashMap<i16, Holding>) -> Result<(), sqlx::Error> {
-        let held: Vec<Held> = holding.iter().map(|(shard, h)| Held { shard: *shard, epoch: h.epoch }).collect();
-        let oldest_open = self.pulses.iter().filter_map(|pulse| pulse.load().oldest_open).min();
-        let still = lease::renew(self.store.pool(), &self.instance, TTL, &held, oldest_open).await?;
+        let held: Vec<Held> = holding
+            .iter()
+            .map(|(shard, h)| Held {
+                shard: *shard,
+                epoch: h.epoch,
+            })
+            .collect();
+        let oldest_open = self.crew.load().oldest_open;
+        let still =
+            lease::renew(self.store.pool(), &self.instance, TTL, &held, oldest_open).await?;
         if still.len() < held.len() {
-            tracing::warn!(lost = held.len() - still.len(), "leases ran out before they were renewed");
+            tracing::warn!(
+                lost = held.len() - still.len(),
+                "leases ran out before they were renewed"
+            );
         }
-        holding.retain(|shard, h| still.contains(&Held { shard: *shard, epoch: h.epoch }));
+        holding.retain(|shard, h| {
+            still.contains(&Held {
+                shard: *shard,
+                epoch: h.epoch,
+            })
+        });
         if holding.len() < SHARDS {
             let taken = lease::take(self.store.pool(), &self.instance, TTL, &still).await?;
-            holding.extend(taken.iter().map(|t| (t.held.shard, Holding { epoch: t.held.epoch, free_at: t.free_at })));
+            holding.extend(taken.iter().map(|t| {
+                (
+                    t.held.shard,
+                    Holding {
+                        epoch: t.held.epoch,
+                        free_at: t.free_at,
+                    },
+                )
+            }));
         }
         Ok(())
     }
@@ -78,9 +94,12 @@ impl Leasing {
         let free = holding.iter().filter(|(_, h)| h.free_at <= now);
         let epochs: HashMap<i16, i64> = free.map(|(shard, h)| (*shard, h.epoch)).collect();
         self.held.send_replace(epochs.len());
-        for worker in &self.workers {
-            _ = worker.send(Event::Leases(Leases { epochs: epochs.clone(), deadline }));
-        }
+        self.crew.tell(|| {
+            Event::Leases(Leases {
+                epochs: epochs.clone(),
+                deadline,
+            })
+        });
     }
 }
 

@@ -58,7 +58,9 @@ impl Batch {
     pub fn ids(&self) -> impl Iterator<Item = JobId> + '_ {
         let accepted = self.accepted.iter().map(|a| a.id);
         let waiting = self.waiting.iter().map(|w| w.id);
-        accepted.chain(waiting).chain(self.dead.iter().map(|d| d.id))
+        accepted
+            .chain(waiting)
+            .chain(self.dead.iter().map(|d| d.id))
     }
 
     fn push(&mut self, settlement: Settlement) {
@@ -115,7 +117,11 @@ impl Outbox {
             return None;
         }
         let full = self.gathering.len() >= BATCH_MAX;
-        let gathered = if full { self.since } else { self.since + BATCH_AGE_MAX };
+        let gathered = if full {
+            self.since
+        } else {
+            self.since + BATCH_AGE_MAX
+        };
         Some(gathered.max(self.not_before))
     }
 
@@ -149,6 +155,7 @@ mod tests {
     use chrono::DateTime;
 
     use super::*;
+    use crate::{rules::job::Priority, store::settle::Tags};
 
     const fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
@@ -162,6 +169,11 @@ mod tests {
             provider_id: String::new(),
             held: false,
             at: DateTime::UNIX_EPOCH,
+            tags: Tags {
+                kind: "order".into(),
+                priority: Priority::Normal,
+                enqueued_at: DateTime::UNIX_EPOCH,
+            },
         })
     }
 
@@ -171,7 +183,10 @@ mod tests {
         outbox.push(accepted(1), ms(5));
         assert_eq!(outbox.take(ms(5)), None);
         assert_eq!(outbox.due_at(), Some(ms(5) + BATCH_AGE_MAX));
-        assert_eq!(outbox.take(ms(5) + BATCH_AGE_MAX).map(|batch| batch.len()), Some(1));
+        assert_eq!(
+            outbox.take(ms(5) + BATCH_AGE_MAX).map(|batch| batch.len()),
+            Some(1)
+        );
     }
 
     #[test]

@@ -3,24 +3,22 @@
 
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::event::Event;
-use crate::{
-    rules::job::Lane,
-    store::{Store, bell::Bell},
-};
+use super::{crew::Crew, event::Event};
+use crate::store::{Store, bell::Bell};
 
 /// The first wait before listening again; doubled up to the longest.
 const RECONNECT_FIRST: Duration = Duration::from_millis(100);
 const RECONNECT_MAX: Duration = Duration::from_secs(10);
 
 /// Listens until `stop`, through any number of broken connections.
-pub async fn run(store: Store, workers: Vec<mpsc::UnboundedSender<Event>>, stop: CancellationToken) {
+pub async fn run(store: Store, crew: Crew, stop: CancellationToken) {
     let mut wait = RECONNECT_FIRST;
     while !stop.is_cancelled() {
-        let listening = stop.run_until_cancelled(listen(&store, &workers, &mut wait)).await;
+        let listening = stop
+            .run_until_cancelled(listen(&store, &crew, &mut wait))
+            .await;
         if let Some(Err(error)) = listening {
             tracing::warn!(%error, "not listening for urgent jobs; they are polled meanwhile");
             stop.run_until_cancelled(tokio::time::sleep(wait)).await;
@@ -29,23 +27,13 @@ pub async fn run(store: Store, workers: Vec<mpsc::UnboundedSender<Event>>, stop:
     }
 }
 
-async fn listen(
-    store: &Store,
-    workers: &[mpsc::UnboundedSender<Event>],
-    wait: &mut Duration,
-) -> Result<(), sqlx::Error> {
+async fn listen(store: &Store, crew: &Crew, wait: &mut Duration) -> Result<(), sqlx::Error> {
     let mut bell = Bell::listen(store).await?;
     *wait = RECONNECT_FIRST;
     // Whoever rang while nobody listened.
-    tell(workers, None);
+    crew.tell(|| Event::Rang(None));
     loop {
         let rung = bell.ring().await?;
-        tell(workers, rung);
-    }
-}
-
-fn tell(workers: &[mpsc::UnboundedSender<Event>], lane: Option<Lane>) {
-    for worker in workers {
-        _ = worker.send(Event::Rang(lane));
+        crew.tell(|| Event::Rang(rung));
     }
 }

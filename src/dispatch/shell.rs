@@ -17,14 +17,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     event::{About, Action, Event, Now},
+    meters::Meters,
     outbox::Batch,
     worker::{Load, Worker},
 };
 use crate::{
     channel::whatsapp::{Client, Sender, request},
     clock,
-    metrics::Metrics,
-    rules::{job::JobId, outcome::Effect, receipt::Callback},
+    rules::{job::JobId, outcome::Effect},
     store::{Store, attempt, look, settle},
 };
 
@@ -48,7 +48,7 @@ pub struct Shell {
     /// Where effects beyond a job are written down.
     pub effects: mpsc::UnboundedSender<(Effect, About)>,
     /// What it counts.
-    pub metrics: Arc<Metrics>,
+    pub meters: Meters,
     /// What it shows of itself.
     pub pulse: Arc<Pulse>,
     /// The start of its monotonic time.
@@ -81,16 +81,23 @@ impl Pulse {
             in_flight: count(&self.in_flight),
             buffered: count(&self.buffered),
             unsettled: count(&self.unsettled),
-            oldest_open: (oldest > 0).then(|| chrono::DateTime::from_timestamp_micros(oldest)).flatten(),
+            oldest_open: (oldest > 0)
+                .then(|| chrono::DateTime::from_timestamp_micros(oldest))
+                .flatten(),
         }
     }
 
     fn publish(&self, load: &Load) {
-        let store = |to: &AtomicI64, value: usize| to.store(i64::try_from(value).unwrap_or(i64::MAX), Ordering::Relaxed);
+        let store = |to: &AtomicI64, value: usize| {
+            to.store(i64::try_from(value).unwrap_or(i64::MAX), Ordering::Relaxed)
+        };
         store(&self.in_flight, load.in_flight);
         store(&self.buffered, load.buffered);
         store(&self.unsettled, load.unsettled);
-        self.oldest_open.store(load.oldest_open.map_or(0, |at| at.timestamp_micros()), Ordering::Relaxed);
+        self.oldest_open.store(
+            load.oldest_open.map_or(0, |at| at.timestamp_micros()),
+            Ordering::Relaxed,
+        );
     }
 }
 
@@ -98,16 +105,28 @@ impl Pulse {
 #[must_use]
 pub fn boot_time() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
+    Duration::new(
+        now.tv_sec.unsigned_abs(),
+        u32::try_from(now.tv_nsec).unwrap_or(0),
+    )
 }
 
 impl Shell {
     fn now(&self) -> Now {
-        Now { mono: self.start.elapsed(), boot: boot_time(), wall: clock::now() }
+        Now {
+            mono: self.start.elapsed(),
+            boot: boot_time(),
+            wall: clock::now(),
+        }
     }
 
     /// Runs the worker until it is drained, or until `abort`.
-    pub async fn run(self, mut worker: Worker, mut events: mpsc::UnboundedReceiver<Event>, abort: CancellationToken) {
+    pub async fn run(
+        self,
+        mut worker: Worker,
+        mut events: mpsc::UnboundedReceiver<Event>,
+        abort: CancellationToken,
+    ) {
         let shell = Arc::new(self);
         let mut happened = Vec::with_capacity(EVENTS_PER_TURN);
         let mut actions = Vec::new();
@@ -131,7 +150,10 @@ impl Shell {
                     return;
                 }
             }
-            shell.pulse.turned_at.store(i64::try_from(now.boot.as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed);
+            shell.pulse.turned_at.store(
+                i64::try_from(now.boot.as_millis()).unwrap_or(i64::MAX),
+                Ordering::Relaxed,
+            );
             if now.mono >= publish_at {
                 publish_at = now.mono + PUBLISH_EVERY;
                 shell.pulse.publish(&worker.load());
@@ -143,25 +165,67 @@ impl Shell {
     fn perform(self: &Arc<Self>, action: Action) -> bool {
         let shell = Arc::clone(self);
         match action {
-            Action::FindLanes => _ = tokio::spawn(async move {
-                let found = shell.ask("lanes", STATEMENT_MAX, look::lanes_with_rows(shell.store.pool())).await;
-                shell.tell(Event::LanesFound(found));
-            }),
-            Action::Look { why, cursors, held } => _ = tokio::spawn(async move {
-                let seen = shell.ask("look", STATEMENT_MAX, look::look(shell.store.pool(), &cursors, &held)).await;
-                shell.tell(Event::Looked { why, cursors, seen });
-            }),
-            Action::Attempt { urgent, held, wanted } => _ = tokio::spawn(async move {
-                let asked = Instant::now();
-                let attempt = attempt::attempt(shell.store.pool(), &held, &wanted);
-                let permitted = shell.ask("attempt", STATEMENT_MAX, attempt).await;
-                shell.tell(Event::Attempted { urgent, wanted, permitted, took: asked.elapsed() });
-            }),
-            Action::Post { id, sender, body, callback } => _ = tokio::spawn(shell.post(id, sender, body, callback)),
-            Action::Settle(batch) => _ = tokio::spawn(async move {
-                let written = shell.ask("settle", SETTLE_MAX, shell.settle(&batch)).await.is_some();
-                shell.tell(Event::Settled { batch, written });
-            }),
+            Action::FindLanes => {
+                _ = tokio::spawn(async move {
+                    let found = shell
+                        .ask(
+                            "lanes",
+                            STATEMENT_MAX,
+                            look::lanes_with_rows(shell.store.pool()),
+                        )
+                        .await;
+                    shell.tell(Event::LanesFound(found));
+                })
+            }
+            Action::Look {
+                why,
+                cursors,
+                held,
+                known,
+            } => {
+                _ = tokio::spawn(async move {
+                    let seen = shell
+                        .ask(
+                            "look",
+                            STATEMENT_MAX,
+                            look::look(shell.store.pool(), &cursors, &held, &known),
+                        )
+                        .await;
+                    shell.tell(Event::Looked { why, cursors, seen });
+                })
+            }
+            Action::Attempt {
+                urgent,
+                held,
+                wanted,
+            } => {
+                _ = tokio::spawn(async move {
+                    let asked = Instant::now();
+                    let attempt = attempt::attempt(shell.store.pool(), &held, &wanted);
+                    let permitted = shell.ask("attempt", STATEMENT_MAX, attempt).await;
+                    shell.tell(Event::Attempted {
+                        urgent,
+                        wanted,
+                        permitted,
+                        took: asked.elapsed(),
+                    });
+                })
+            }
+            Action::Post {
+                id,
+                sender,
+                body,
+                callback,
+            } => _ = tokio::spawn(shell.post(id, sender, body, callback)),
+            Action::Settle(batch) => {
+                _ = tokio::spawn(async move {
+                    let written = shell
+                        .ask("settle", SETTLE_MAX, shell.settle(&batch))
+                        .await
+                        .is_some();
+                    shell.tell(Event::Settled { batch, written });
+                })
+            }
             // The receiver is gone only when the process ends.
             Action::Apply { effect, about } => _ = self.effects.send((effect, about)),
             Action::Finish => return false,
@@ -183,23 +247,42 @@ impl Shell {
     ) -> Option<T> {
         let asked = Instant::now();
         let answer = timeout(at_most, asking).await;
-        self.metrics.database_seconds.with_label_values(&[statement]).observe(asked.elapsed().as_secs_f64());
+        self.meters
+            .database
+            .with_label_values(&[statement])
+            .observe(asked.elapsed().as_secs_f64());
         match answer {
             Ok(Ok(answer)) => return Some(answer),
-            Ok(Err(error)) => tracing::warn!(statement, %error, "the database did not do a {statement}"),
-            Err(_) => tracing::warn!(statement, "the database did not answer a {statement} within {at_most:?}"),
+            Ok(Err(error)) => {
+                tracing::warn!(statement, %error, "the database did not do a {statement}")
+            }
+            Err(_) => tracing::warn!(
+                statement,
+                "the database did not answer a {statement} within {at_most:?}"
+            ),
         }
         // A database that is away answers at once; asking again at once would only heat the machine.
         tokio::time::sleep(Duration::from_millis(200)).await;
         None
     }
 
-    async fn post(self: Arc<Self>, id: JobId, sender: Arc<Sender>, body: Vec<u8>, callback: Callback) {
-        let body = Bytes::from(request::finish(&body, &callback.to_string()));
+    async fn post(
+        self: Arc<Self>,
+        id: JobId,
+        sender: Arc<Sender>,
+        body: Vec<u8>,
+        callback: String,
+    ) {
+        let body = Bytes::from(request::finish(&body, &callback));
         let reply = self.client.post(&sender, body).await;
-        self.metrics.answered(&reply.answer, reply.took);
+        self.meters.answered(&reply.answer, reply.took);
         let regain_access_in = reply.usage.and_then(|usage| usage.regain_access_in);
-        self.tell(Event::Posted { id, answer: reply.answer, regain_access_in, chance: rand::random() });
+        self.tell(Event::Posted {
+            id,
+            answer: reply.answer,
+            regain_access_in,
+            chance: rand::random(),
+        });
     }
 
     async fn settle(&self, batch: &Batch) -> Result<(), sqlx::Error> {
@@ -213,7 +296,7 @@ impl Shell {
         if !batch.dead.is_empty() {
             settle::dead(pool, &batch.dead).await?;
         }
-        self.metrics.settled(batch);
+        self.meters.settled(batch);
         Ok(())
     }
 }

@@ -7,11 +7,11 @@ use chrono::{DateTime, Utc};
 use crate::{
     channel::whatsapp::Sender,
     rules::{
-        job::{Kind, Lane, TemplateName},
+        job::{Lane, TemplateName},
         pace::Rate,
         template::{Standing, Template, Whitespace},
     },
-    store::look::HeldTemplate,
+    store::{facts::KindFact, look::HeldTemplate},
 };
 
 /// Facts about numbers, kinds and templates.
@@ -24,7 +24,7 @@ pub struct World {
     /// Every number that the configuration names.
     pub lanes: HashMap<Lane, LaneFacts>,
     /// Every kind.
-    pub kinds: HashMap<Arc<str>, KindFacts>,
+    pub kinds: HashMap<Arc<str>, KindFact>,
     /// Templates by account.
     pub templates: HashMap<String, HashMap<TemplateName, Arc<Template>>>,
     /// Templates that a person or the provider's answer paused, beside those whose own status says so.
@@ -50,15 +50,6 @@ pub struct LaneFacts {
     pub sender: Arc<Sender>,
 }
 
-/// A kind, as gate and settlement need it.
-#[derive(Debug, Clone)]
-pub struct KindFacts {
-    /// What the gate asks.
-    pub kind: Kind,
-    /// How long an unanswered request waits for its receipt.
-    pub resolve_after: Duration,
-}
-
 impl World {
     /// The template that a job on this account names.
     #[must_use]
@@ -69,7 +60,9 @@ impl World {
     /// Whether the template is paused beside its own status.
     #[must_use]
     pub fn is_paused(&self, account: &str, name: &TemplateName) -> bool {
-        self.paused_templates.iter().any(|held| held.account == account && held.template == *name)
+        self.paused_templates
+            .iter()
+            .any(|held| held.account == account && held.template == *name)
     }
 
     /// Templates whose jobs stay where they are: paused by somebody, or by their own status.
@@ -79,9 +72,17 @@ impl World {
             templates
                 .iter()
                 .filter(|(_, template)| template.standing() == Standing::Held)
-                .map(|(name, _)| HeldTemplate { account: account.clone(), template: name.clone() })
+                .map(|(name, _)| HeldTemplate {
+                    account: account.clone(),
+                    template: name.clone(),
+                })
         });
-        let mut held: Vec<_> = self.paused_templates.iter().cloned().chain(by_status).collect();
+        let mut held: Vec<_> = self
+            .paused_templates
+            .iter()
+            .cloned()
+            .chain(by_status)
+            .collect();
         held.sort_by(|a, b| (&a.account, &a.template).cmp(&(&b.account, &b.template)));
         held.dedup();
         held

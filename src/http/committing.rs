@@ -53,7 +53,11 @@ impl Committer {
                 rows += submission.notices.len();
                 batch.push(submission);
             }
-            next = if rows < BATCH_ROWS { self.waiting.try_recv().ok() } else { None };
+            next = if rows < BATCH_ROWS {
+                self.waiting.try_recv().ok()
+            } else {
+                None
+            };
         }
         batch
     }
@@ -66,8 +70,15 @@ impl Committer {
         }
         match tokio::time::timeout(STATEMENT_LIMIT, write(&self.pool, &mut all)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => return tracing::warn!(%error, rows = all.len(), "webhooks cannot be committed"),
-            Err(_) => return tracing::warn!(rows = all.len(), "the database took too long to commit webhooks"),
+            Ok(Err(error)) => {
+                return tracing::warn!(%error, rows = all.len(), "webhooks cannot be committed");
+            }
+            Err(_) => {
+                return tracing::warn!(
+                    rows = all.len(),
+                    "the database took too long to commit webhooks"
+                );
+            }
         }
         for committed in waiting {
             // Who gave up meanwhile will hear the same again, and repeats change nothing.
@@ -82,13 +93,20 @@ impl Committer {
 /// Writes everything. What the database refuses for what is in it becomes an event, so that it does not spoil the rest
 /// and is not repeated for ever.
 async fn write(pool: &PgPool, all: &mut Notices) -> Result<(), sqlx::Error> {
-    let Notices { receipts, inbound, wishes, events, .. } = all;
+    let Notices {
+        receipts,
+        inbound,
+        wishes,
+        events,
+        ..
+    } = all;
     for (receipt, error) in in_parts(receipts, |part| receipts::append(pool, part)).await? {
         events.push(refused(&receipt.raw, &error));
     }
     match inbound::hear(pool, inbound, wishes).await {
         Err(error) if is_bad_value(&error) => {
-            for (message, error) in in_parts(inbound, |part| inbound::hear(pool, part, &[])).await? {
+            for (message, error) in in_parts(inbound, |part| inbound::hear(pool, part, &[])).await?
+            {
                 events.push(refused(&message.raw, &error));
             }
             in_parts(wishes, |part| inbound::hear(pool, &[], part)).await?;
@@ -100,7 +118,10 @@ async fn write(pool: &PgPool, all: &mut Notices) -> Result<(), sqlx::Error> {
 
 /// Writes all rows at once, or, where the database refuses some, all the others: in halves, and halves of halves. Returns
 /// those that it refused.
-async fn in_parts<'a, T, F>(all: &'a [T], write: impl Fn(&'a [T]) -> F) -> Result<Vec<(&'a T, sqlx::Error)>, sqlx::Error>
+async fn in_parts<'a, T, F>(
+    all: &'a [T],
+    write: impl Fn(&'a [T]) -> F,
+) -> Result<Vec<(&'a T, sqlx::Error)>, sqlx::Error>
 where
     F: Future<Output = Result<(), sqlx::Error>>,
 {
@@ -120,5 +141,10 @@ where
 
 fn refused(raw: &str, error: &sqlx::Error) -> Event {
     let problem = Some(format!("the database refused it: {error}"));
-    Event { app: String::new(), field: "messages".to_owned(), problem, raw: raw.to_owned() }
+    Event {
+        app: String::new(),
+        field: "messages".to_owned(),
+        problem,
+        raw: raw.to_owned(),
+    }
 }

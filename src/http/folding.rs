@@ -56,9 +56,16 @@ fn told(report: &FoldReport, meters: &Meters) -> Pause {
         meters.observe_lag(lag);
     }
     if report.settled > 0 {
-        tracing::info!(jobs = report.settled, "receipts settled jobs whose answer was lost");
+        tracing::info!(
+            jobs = report.settled,
+            "receipts settled jobs whose answer was lost"
+        );
     }
-    if report.taken as i64 >= BATCH { Pause::No } else { Pause::UntilRung }
+    if report.taken as i64 >= BATCH {
+        Pause::No
+    } else {
+        Pause::UntilRung
+    }
 }
 
 fn failed(error: &sqlx::Error) -> Pause {

@@ -38,7 +38,12 @@ pub(super) struct Linker {
 
 pub(super) fn linker(pool: PgPool) -> (Acquaintances, Linker) {
     let (sender, waiting) = mpsc::channel(WAITING);
-    let linker = Linker { pool, waiting, known: HashSet::new(), hasher: RandomState::new() };
+    let linker = Linker {
+        pool,
+        waiting,
+        known: HashSet::new(),
+        hasher: RandomState::new(),
+    };
     (Acquaintances(sender), linker)
 }
 
@@ -46,7 +51,9 @@ impl Acquaintances {
     pub(super) fn meet(&self, links: Vec<Link>) {
         for link in links {
             if self.0.try_send(link).is_err() {
-                return tracing::debug!("too many new addresses at once; some are linked when they show again");
+                return tracing::debug!(
+                    "too many new addresses at once; some are linked when they show again"
+                );
             }
         }
     }
@@ -77,6 +84,7 @@ impl Linker {
             self.known.clear();
         }
         let hasher = &self.hasher;
-        self.known.extend(links.iter().map(|link| hasher.hash_one(link)));
+        self.known
+            .extend(links.iter().map(|link| hasher.hash_one(link)));
     }
 }

@@ -194,7 +194,7 @@ fn link(reader: &mut Reader<'_>, element: &Element<'_>) {
             reader.same_person(from.clone(), system.wa_id.clone(), LinkSource::NumberChange);
         }
         Some("user_changed_user_id") => {
-            reader.same_person(user.clone(), system.user_id.clone(), LinkSource::IdChange)
+            reader.same_person(user.clone(), system.user_id.clone(), LinkSource::IdChange);
         }
         _ => {}
     }
@@ -275,4 +275,189 @@ fn wish(reader: &Reader<'_>, message: &Inbound) -> Option<Wish> {
 /// The provider tells whole seconds. Within one second the opt-out is taken to be the last word.
 fn end_of_second(at: DateTime<Utc>) -> DateTime<Utc> {
     at + TimeDelta::microseconds(999_999)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        http::payload::{Notices, Reading, read},
+        rules::keywords::Keywords,
+    };
+
+    fn heard(message: &Value) -> Notices {
+        heard_with(message, "all", &[])
+    }
+
+    fn heard_with(message: &Value, stop_covers: &str, opt_out_payloads: &[&str]) -> Notices {
+        let payloads: Vec<String> = opt_out_payloads.iter().map(ToString::to_string).collect();
+        let reading = Reading {
+            app: "main",
+            installation: "inst",
+            keywords: &Keywords::new(&crate::rules::keywords::default_words(), &payloads),
+            stop_covers,
+            now: DateTime::from_timestamp(1_790_000_100, 0).unwrap(),
+        };
+        let mut whole =
+            json!({ "from": "905551231234", "id": "wamid.I", "timestamp": "1790000000" });
+        whole
+            .as_object_mut()
+            .unwrap()
+            .extend(message.as_object().unwrap().clone());
+        let value = json!({ "metadata": { "phone_number_id": "106" }, "messages": [whole] });
+        let body = json!({ "entry": [{ "changes": [{ "field": "messages", "value": value }] }] });
+        read(body.to_string().as_bytes(), &reading)
+    }
+
+    fn only(message: &Value) -> Inbound {
+        let notices = heard(message);
+        assert_eq!(notices.events, []);
+        let [inbound] = notices.inbound.try_into().unwrap();
+        inbound
+    }
+
+    #[test]
+    fn words_are_found_wherever_the_type_puts_them() {
+        for (message, words, payload) in [
+            (
+                json!({ "type": "text", "text": { "body": "hi" } }),
+                Some("hi"),
+                None,
+            ),
+            (
+                json!({ "type": "button", "button": { "text": "Yes", "payload": "yes-1" } }),
+                Some("Yes"),
+                Some("yes-1"),
+            ),
+            (
+                json!({ "type": "interactive", "interactive": { "type": "button_reply", "button_reply": { "id": "b1", "title": "One" } } }),
+                Some("One"),
+                Some("b1"),
+            ),
+            (
+                json!({ "type": "interactive", "interactive": { "list_reply": { "id": "l1", "title": "Two", "description": "x" } } }),
+                Some("Two"),
+                Some("l1"),
+            ),
+            (
+                json!({ "type": "interactive", "interactive": { "nfm_reply": { "name": "flow", "body": "Sent", "response_json": "{}" } } }),
+                Some("Sent"),
+                Some("{}"),
+            ),
+            (
+                json!({ "type": "image", "image": { "id": "m1", "caption": "look" } }),
+                Some("look"),
+                None,
+            ),
+            (json!({ "type": "image", "image": "odd" }), None, None),
+            (
+                json!({ "type": "unsupported", "errors": [{ "code": 131_051 }] }),
+                None,
+                None,
+            ),
+        ] {
+            let inbound = only(&message);
+            assert_eq!(
+                (inbound.body.as_deref(), inbound.payload.as_deref()),
+                (words, payload),
+                "{message}"
+            );
+            assert!(inbound.opens_window);
+        }
+    }
+
+    #[test]
+    fn what_it_answers_is_in_the_context_or_in_the_reaction() {
+        let answer =
+            json!({ "type": "text", "text": { "body": "ok" }, "context": { "id": "wamid.O" } });
+        assert_eq!(only(&answer).context_id.as_deref(), Some("wamid.O"));
+        let reaction =
+            json!({ "type": "reaction", "reaction": { "message_id": "wamid.O", "emoji": "👍" } });
+        let inbound = only(&reaction);
+        assert_eq!(
+            (inbound.context_id.as_deref(), inbound.body.as_deref()),
+            (Some("wamid.O"), Some("👍"))
+        );
+        assert!(!inbound.opens_window);
+    }
+
+    #[test]
+    fn who_hides_the_number_is_known_by_the_id() {
+        let hidden = json!({ "from": "", "from_user_id": "US.1349", "type": "text", "text": { "body": "hi" } });
+        assert_eq!(only(&hidden).sender_key, "US.1349");
+        let nobody = json!({ "from": "", "type": "text" });
+        assert_eq!(heard(&nobody).events.len(), 1);
+    }
+
+    #[test]
+    fn the_writers_key_is_canonical() {
+        assert_eq!(
+            only(&json!({ "from": "5511987654321" })).sender_key,
+            "+551187654321"
+        );
+        assert_eq!(
+            only(&json!({ "from": "5215512345678" })).sender_key,
+            "+525512345678"
+        );
+    }
+
+    #[test]
+    fn stop_opts_out_of_what_it_covers_and_start_opts_in() {
+        let stop = json!({ "type": "text", "text": { "body": "Stop!" } });
+        let [wish] = heard_with(&stop, "marketing", &[])
+            .wishes
+            .try_into()
+            .unwrap();
+        assert_eq!(
+            (wish.given, wish.scope.as_str(), wish.key.as_str()),
+            (false, "marketing", "+905551231234")
+        );
+        assert!(
+            wish.at > DateTime::from_timestamp(1_790_000_000, 0).unwrap(),
+            "the whole second is theirs"
+        );
+        let start = json!({ "type": "text", "text": { "body": "start" } });
+        let [wish] = heard(&start).wishes.try_into().unwrap();
+        assert_eq!((wish.given, wish.scope.as_str()), (true, "all"));
+    }
+
+    #[test]
+    fn a_tapped_button_stops_by_its_payload_or_by_its_label() {
+        let tap = |text: &str, payload: &str| json!({ "type": "button", "button": { "text": text, "payload": payload } });
+        assert_eq!(
+            heard_with(&tap("No thanks", "BYE-7"), "all", &["BYE-7"])
+                .wishes
+                .len(),
+            1
+        );
+        assert_eq!(heard_with(&tap("STOP", "STOP"), "all", &[]).wishes.len(), 1);
+        assert_eq!(
+            heard_with(&tap("No thanks", "BYE-7"), "all", &[]).wishes,
+            []
+        );
+    }
+
+    #[test]
+    fn a_changed_number_links_the_new_to_the_old() {
+        let system =
+            json!({ "type": "user_changed_number", "wa_id": "905559990000", "body": "changed" });
+        let notices = heard(&json!({ "type": "system", "system": system }));
+        let [link] = notices.links.try_into().unwrap();
+        assert_eq!(
+            (link.known.as_str(), link.also.as_str()),
+            ("+905551231234", "+905559990000")
+        );
+        assert_eq!(link.source, LinkSource::NumberChange);
+        assert!(!notices.inbound[0].opens_window);
+    }
+
+    #[test]
+    fn what_json_columns_refuse_is_left_to_the_raw_text() {
+        let referral =
+            |headline: &str| only(&json!({ "referral": { "headline": headline } })).referral;
+        assert!(referral("Sale").is_some());
+        assert_eq!(referral("a\0b"), None);
+    }
 }

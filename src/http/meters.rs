@@ -21,15 +21,27 @@ impl Meters {
     /// Metrics in no registry yet; [`Meters::register`] puts them there.
     #[must_use]
     pub fn new() -> Self {
-        let counter = |name, help, label| IntCounterVec::new(Opts::new(name, help), &[label]).expect("valid names");
+        let counter = |name, help, label| {
+            IntCounterVec::new(Opts::new(name, help), &[label]).expect("valid names")
+        };
         let lag = HistogramOpts::new(
             "postrider_receipt_lag_seconds",
             "From the arrival of the oldest receipt of a batch to its folding",
         )
-        .buckets(vec![0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0]);
+        .buckets(vec![
+            0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0,
+        ]);
         Meters {
-            receipts: counter("postrider_receipts_total", "Status updates from the provider", "status"),
-            requests: counter("postrider_webhook_requests_total", "Webhook requests by our answer", "status"),
+            receipts: counter(
+                "postrider_receipts_total",
+                "Status updates from the provider",
+                "status",
+            ),
+            requests: counter(
+                "postrider_webhook_requests_total",
+                "Webhook requests by our answer",
+                "status",
+            ),
             lag: Histogram::with_opts(lag).expect("valid names"),
         }
     }
@@ -44,13 +56,16 @@ impl Meters {
     /// Statuses that we do not know share a label, because the provider chooses them.
     pub(super) fn count_receipts(&self, receipts: &[Receipt]) {
         for receipt in receipts {
-            let status = Status::parse(&receipt.status).map_or("other", |_| receipt.status.as_str());
+            let status =
+                Status::parse(&receipt.status).map_or("other", |_| receipt.status.as_str());
             self.receipts.with_label_values(&[status]).inc();
         }
     }
 
     pub(super) fn count_request(&self, status: u16) {
-        self.requests.with_label_values(&[status.to_string().as_str()]).inc();
+        self.requests
+            .with_label_values(&[status.to_string().as_str()])
+            .inc();
     }
 
     pub(super) fn observe_lag(&self, lag: Duration) {

@@ -62,7 +62,8 @@ impl Readiness {
     #[must_use]
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let now = Instant::now();
-        let problem = |(name, part): (&&'static str, &Part)| Some((*name, part.problem(now)?.to_owned()));
+        let problem =
+            |(name, part): (&&'static str, &Part)| Some((*name, part.problem(now)?.to_owned()));
         self.parts.borrow().iter().filter_map(problem).collect()
     }
 
@@ -72,7 +73,11 @@ impl Readiness {
             let now = Instant::now();
             !parts.is_empty() && parts.values().all(|part| part.problem(now).is_none())
         };
-        self.parts.subscribe().wait_for(is_ready).await.expect("we hold the sender");
+        self.parts
+            .subscribe()
+            .wait_for(is_ready)
+            .await
+            .expect("we hold the sender");
     }
 
     fn set(&self, name: &'static str, part: Part) {
@@ -89,13 +94,15 @@ struct Ops {
 }
 
 /// The routes of `ops.listen`.
-#[must_use]
 pub fn ops(registry: Registry, readiness: Readiness) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
-        .with_state(Ops { registry, readiness })
+        .with_state(Ops {
+            registry,
+            readiness,
+        })
 }
 
 async fn metrics(State(ops): State<Ops>) -> Response {
@@ -111,10 +118,12 @@ async fn readyz(State(ops): State<Ops>) -> Response {
     if problems.is_empty() {
         return "ready\n".into_response();
     }
-    let lines = problems.iter().fold(String::new(), |mut lines, (part, problem)| {
-        let _ = writeln!(lines, "{part}: {problem}");
-        lines
-    });
+    let lines = problems
+        .iter()
+        .fold(String::new(), |mut lines, (part, problem)| {
+            let _ = writeln!(lines, "{part}: {problem}");
+            lines
+        });
     (StatusCode::SERVICE_UNAVAILABLE, lines).into_response()
 }
 

@@ -29,8 +29,13 @@ pub async fn serve(
     max_connections: usize,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let listener = Bounded { listener, places: Arc::new(Semaphore::new(max_connections)) };
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+    let listener = Bounded {
+        listener,
+        places: Arc::new(Semaphore::new(max_connections)),
+    };
+    axum::serve(listener, router)
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
 }
 
 /// Leaves connections in the system's backlog while every place is taken.
@@ -44,12 +49,24 @@ impl Listener for Bounded {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
-        let place = self.places.clone().acquire_owned().await.expect("nobody closes it");
+        let place = self
+            .places
+            .clone()
+            .acquire_owned()
+            .await
+            .expect("nobody closes it");
         let (stream, address) = Listener::accept(&mut self.listener).await;
         // Answers are small and whole; waiting to fill a packet would only delay them. Not all systems allow it.
         let _ = stream.set_nodelay(true);
         let idle = Box::pin(tokio::time::sleep(IDLE));
-        (Connection { stream, idle, _place: place }, address)
+        (
+            Connection {
+                stream,
+                idle,
+                _place: place,
+            },
+            address,
+        )
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -64,7 +81,11 @@ struct Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, buffer) {
             self.idle.as_mut().reset(Instant::now() + IDLE);
             return Poll::Ready(read);
@@ -75,7 +96,11 @@ impl AsyncRead for Connection {
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 

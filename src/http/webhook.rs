@@ -104,12 +104,26 @@ pub fn webhook(
 ) -> (Router, impl Future<Output = ()> + Send) {
     let (committer, waiting) = mpsc::channel(WAITING);
     let (acquaintances, linker) = linking::linker(pool.clone());
-    let committing = Committer { pool, waiting, acquaintances, folding, meters: meters.clone() };
+    let committing = Committer {
+        pool,
+        waiting,
+        acquaintances,
+        folding,
+        meters: meters.clone(),
+    };
     let room = Arc::new(Semaphore::new(BYTES_AT_ONCE));
-    let door = Door { settings, committer, room, meters };
+    let door = Door {
+        settings,
+        committer,
+        room,
+        meters,
+    };
     let router = Router::new()
         .route("/webhooks/whatsapp", get(verify_only).post(receive_only))
-        .route("/webhooks/whatsapp/{app}", get(verify_named).post(receive_named))
+        .route(
+            "/webhooks/whatsapp/{app}",
+            get(verify_named).post(receive_named),
+        )
         .with_state(door);
     let work = async move {
         tokio::join!(committing.run(), linker.run());
@@ -132,7 +146,11 @@ async fn verify_only(State(door): State<Door>, Query(asked): Query<Handshake>) -
     door.verify(None, asked)
 }
 
-async fn verify_named(State(door): State<Door>, Path(app): Path<String>, Query(asked): Query<Handshake>) -> Response {
+async fn verify_named(
+    State(door): State<Door>,
+    Path(app): Path<String>,
+    Query(asked): Query<Handshake>,
+) -> Response {
     door.verify(Some(&app), asked)
 }
 
@@ -152,7 +170,9 @@ async fn receive_named(
 impl Door {
     fn verify(&self, app: Option<&str>, asked: Handshake) -> Response {
         let settings = self.settings.borrow().clone();
-        let is_ours = |app: &App| asked.mode == "subscribe" && signature::is_same(&asked.verify_token, &app.verify_token);
+        let is_ours = |app: &App| {
+            asked.mode == "subscribe" && signature::is_same(&asked.verify_token, &app.verify_token)
+        };
         match settings.app(app).is_some_and(is_ours) {
             true => asked.challenge.into_response(),
             false => StatusCode::FORBIDDEN.into_response(),
@@ -168,9 +188,17 @@ impl Door {
         status
     }
 
-    async fn take(&self, app: Option<&str>, headers: &HeaderMap, body: Body) -> Result<(), StatusCode> {
+    async fn take(
+        &self,
+        app: Option<&str>,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<(), StatusCode> {
         let weight = weight(headers)?;
-        let _room = self.room.try_acquire_many(weight).map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+        let _room = self
+            .room
+            .try_acquire_many(weight)
+            .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
         let body = read(body).await?;
         let notices = self.understand(app, headers, &body)?;
         if notices.is_empty() {
@@ -180,10 +208,20 @@ impl Door {
     }
 
     /// What a body says, if it is the provider's.
-    fn understand(&self, app: Option<&str>, headers: &HeaderMap, body: &[u8]) -> Result<Notices, StatusCode> {
+    fn understand(
+        &self,
+        app: Option<&str>,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Result<Notices, StatusCode> {
         let settings = self.settings.borrow().clone();
-        let header = headers.get(signature::HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let app = settings.app(app).filter(|app| signature::is_signed(header, body, &app.secrets));
+        let header = headers
+            .get(signature::HEADER)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
+        let app = settings
+            .app(app)
+            .filter(|app| signature::is_signed(header, body, &app.secrets));
         let app = app.ok_or(StatusCode::UNAUTHORIZED)?;
         let reading = Reading {
             app: &app.name,
@@ -198,7 +236,9 @@ impl Door {
     async fn commit(&self, notices: Notices) -> Result<(), StatusCode> {
         let (committed, answer) = oneshot::channel();
         let away = StatusCode::SERVICE_UNAVAILABLE;
-        self.committer.try_send(Submission { notices, committed }).map_err(|_| away)?;
+        self.committer
+            .try_send(Submission { notices, committed })
+            .map_err(|_| away)?;
         match timeout(COMMIT_TIME, answer).await {
             Ok(Ok(())) => Ok(()),
             _ => Err(away),
@@ -208,7 +248,9 @@ impl Door {
 
 /// How much room a request takes: its body, by its own word, or the most that it could be.
 fn weight(headers: &HeaderMap) -> Result<u32, StatusCode> {
-    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let length = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
     let length: usize = length.unwrap_or(BODY_LIMIT);
     if length > BODY_LIMIT {
         return Err(StatusCode::PAYLOAD_TOO_LARGE);

@@ -97,7 +97,8 @@ pub async fn fold(pool: &PgPool, limit: i64) -> Result<FoldReport, sqlx::Error> 
 
 /// Whether it is one receipt's fault; its day may have no partition, for one.
 fn is_refused(error: &sqlx::Error) -> bool {
-    let breaks_rule = |error: &dyn DatabaseError| error.code().is_some_and(|code| code.starts_with("23"));
+    let breaks_rule =
+        |error: &dyn DatabaseError| error.code().is_some_and(|code| code.starts_with("23"));
     is_bad_value(error) || error.as_database_error().is_some_and(breaks_rule)
 }
 
@@ -303,7 +304,6 @@ async fn heed_marketing(
     if wishes.is_empty() {
         return Ok(());
     }
-    people::hold_still(conn).await?;
     people::heed(conn, &wishes).await
 }
 

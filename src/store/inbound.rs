@@ -43,7 +43,6 @@ pub async fn hear(pool: &PgPool, messages: &[Inbound], wishes: &[Wish]) -> Resul
         return Ok(());
     }
     let mut tx = pool.begin().await?;
-    people::hold_still(&mut tx).await?;
     keep(&mut tx, messages).await?;
     open_windows(&mut tx, messages).await?;
     people::heed(&mut tx, wishes).await?;

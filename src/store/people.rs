@@ -1,16 +1,16 @@
 //! People, not strings: addresses that are one person's share consent and service windows.
 //!
-//! Consent is written under the person that an address stands for at that moment, so linking two persons while somebody
-//! writes could leave an opt-out behind under a name that nobody looks at any more. One advisory lock for the whole
-//! database prevents that: who writes consent holds it shared ([`hold_still`], and the SQL functions `opt_in` and
-//! `opt_out`), who links holds it alone. Links are rare and take milliseconds; one that has to wait for a long
-//! transaction gives up, so that nobody queues behind it, and is tried again.
+//! What a person wants is written under the name they go by at that moment; that a link made meanwhile leaves nothing
+//! behind under another name is seen to by a trigger and a lock (migration 0020), which whoever writes consent holds
+//! shared and whoever links holds alone. Links are rare and take milliseconds; one that has to wait for a long transaction
+//! gives up, so that nobody queues behind it, and is tried again.
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
 
 use super::receipts::column;
+use crate::rules::job::Lane;
 
 /// Two addresses that are one person's.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -105,7 +105,42 @@ async fn new_links<'a>(pool: &PgPool, links: &'a [Link]) -> Result<Vec<&'a Link>
     Ok(ordinals.into_iter().filter_map(at).collect())
 }
 
-/// Writes down what people want, in a transaction that called [`hold_still`].
+/// Notes that the provider told us of a person who wants no marketing from this business.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn opt_out_of_marketing(
+    pool: &PgPool,
+    person: &str,
+    at: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let wish = Wish {
+        key: person.to_owned(),
+        scope: "marketing".to_owned(),
+        given: false,
+        at,
+        source: "provider",
+        evidence: None,
+    };
+    heed(&mut *pool.acquire().await?, &[wish]).await
+}
+
+/// Closes a service window that the provider says is closed.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn close_window(pool: &PgPool, person: &str, lane: Lane) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "delete from postrider.service_window where person = $1 and lane = $2",
+        person,
+        lane.0
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Writes down what people want; the newest word of each sort stays.
 pub async fn heed(conn: &mut PgConnection, wishes: &[Wish]) -> Result<(), sqlx::Error> {
     if wishes.is_empty() {
         return Ok(());
@@ -121,14 +156,6 @@ pub async fn heed(conn: &mut PgConnection, wishes: &[Wish]) -> Result<(), sqlx::
     )
     .execute(conn)
     .await?;
-    Ok(())
-}
-
-/// Until the end of the transaction nobody links, so an address stands for the same person throughout.
-pub async fn hold_still(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
-    sqlx::query!("select pg_advisory_xact_lock_shared(hashtext('postrider.people'))")
-        .execute(conn)
-        .await?;
     Ok(())
 }
 

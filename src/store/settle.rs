@@ -1,10 +1,23 @@
 //! Writing what attempts came to. Every statement is idempotent by job and attempt and is not fenced by the lease: what a
 //! former owner learned is true.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, NaiveDate, Utc};
 use sqlx::PgPool;
 
-use crate::rules::job::{FinalReason, JobId, State, WaitReason};
+use crate::rules::job::{FinalReason, JobId, Priority, State, WaitReason};
+
+/// What a job is counted by when it leaves the queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tags {
+    /// What it is about.
+    pub kind: Arc<str>,
+    /// How urgent.
+    pub priority: Priority,
+    /// When it was enqueued.
+    pub enqueued_at: DateTime<Utc>,
+}
 
 /// The provider took the job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +34,8 @@ pub struct Accepted {
     pub held: bool,
     /// When.
     pub at: DateTime<Utc>,
+    /// What it is counted by.
+    pub tags: Tags,
 }
 
 /// What the provider answered, or what broke.
@@ -74,6 +89,8 @@ pub struct Dead {
     pub reason: FinalReason,
     /// Whether the provider's word spent the attempt.
     pub spends: bool,
+    /// What it is counted by.
+    pub tags: Tags,
 }
 
 /// Settles jobs that the provider took; returns how many rows it moved.

@@ -3,6 +3,7 @@
 //! The server is the one that `POSTRIDER_TEST_DATABASE_URL` names (`make test` starts one for the whole run), else a
 //! private one that this test program starts and that ends with it.
 
+#![cfg(test)]
 #![expect(dead_code, reason = "each test file uses its own part of this")]
 
 use std::{
@@ -13,7 +14,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use postrider::store::{Store, embedded::Embedded, migrate};
+use postrider::store::{
+    Store,
+    embedded::{Embedded, Options},
+    migrate,
+};
 use sqlx::{
     AssertSqlSafe, Connection, Executor, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -21,6 +26,8 @@ use sqlx::{
 use tokio::sync::OnceCell;
 
 pub(crate) mod daemon;
+pub(crate) mod receiving;
+pub(crate) mod rig;
 pub(crate) mod sql;
 
 /// Where the tests' server is, when it is not ours.
@@ -116,9 +123,12 @@ async fn server() -> &'static str {
             match std::env::var(SERVER) {
                 Ok(url) => (url, None),
                 Err(_) => {
-                    let embedded = Embedded::throwaway(300)
-                        .await
-                        .unwrap_or_else(|error| panic!("{error}"));
+                    let embedded = Embedded::throwaway(Options {
+                        durable: false,
+                        max_connections: 300,
+                    })
+                    .await
+                    .unwrap_or_else(|error| panic!("{error}"));
                     (embedded.url(), Some(embedded))
                 }
             }

@@ -29,7 +29,9 @@ impl Rig {
     pub(crate) async fn new(setup: Setup, extra: &str) -> Self {
         let database = database().await;
         let (webhook_port, ops_port) = (free_port(), free_port());
-        let setup = setup.callback(&format!("http://127.0.0.1:{webhook_port}/webhooks/whatsapp"));
+        let setup = setup.callback(&format!(
+            "http://127.0.0.1:{webhook_port}/webhooks/whatsapp"
+        ));
         let state = tempfile::tempdir().unwrap();
         let mut config = format!(
             "state_dir = {:?}\n[database]\nurl = {:?}\n[webhook]\nlisten = \"127.0.0.1:{webhook_port}\"\n\
@@ -49,12 +51,23 @@ impl Rig {
                 account.waba_id, account.portfolio, account.app, account.token
             );
         }
-        let numbers: Vec<&str> = setup.numbers.iter().map(|number| number.id.as_str()).collect();
+        let numbers: Vec<&str> = setup
+            .numbers
+            .iter()
+            .map(|number| number.id.as_str())
+            .collect();
         config += &format!("[senders.default]\nnumbers = {numbers:?}\n");
         let sandbox = Sandbox::start(setup).await.unwrap();
         config += &format!("[whatsapp]\nbase_url = {:?}\n{extra}\n", sandbox.url());
         let postrider = Postrider::new(&config);
-        Self { database, sandbox, postrider, webhook_port, ops_port, _state: state }
+        Self {
+            database,
+            sandbox,
+            postrider,
+            webhook_port,
+            ops_port,
+            _state: state,
+        }
     }
 
     pub(crate) fn pool(&self) -> &PgPool {
@@ -112,7 +125,10 @@ impl Rig {
     /// Waits until nothing is in the queue any more.
     pub(crate) async fn queue_is_empty(&self) {
         eventually("the queue to be empty", || async {
-            let left: i64 = sqlx::query_scalar("select count(*) from postrider.queue").fetch_one(self.pool()).await.unwrap();
+            let left: i64 = sqlx::query_scalar("select count(*) from postrider.queue")
+                .fetch_one(self.pool())
+                .await
+                .unwrap();
             (left == 0).then_some(())
         })
         .await;
@@ -121,5 +137,7 @@ impl Rig {
 
 /// `count` telephone numbers of nobody.
 pub(crate) fn recipients(count: usize) -> Vec<String> {
-    (0..count).map(|n| format!("+90532{:07}", 1_000_000 + n)).collect()
+    (0..count)
+        .map(|n| format!("+90532{:07}", 1_000_000 + n))
+        .collect()
 }

@@ -48,10 +48,12 @@ pub(crate) async fn count(database: &TestDatabase, table: &str) -> i64 {
 
 /// Calls `enqueue` with these arguments, as SQL.
 pub(crate) async fn enqueue(connection: &mut PgConnection, arguments: &str) -> i64 {
-    sqlx::query_scalar(AssertSqlSafe(format!("select postrider.enqueue({arguments})")))
-        .fetch_one(connection)
-        .await
-        .unwrap_or_else(|error| panic!("enqueue({arguments}): {error}"))
+    sqlx::query_scalar(AssertSqlSafe(format!(
+        "select postrider.enqueue({arguments})"
+    )))
+    .fetch_one(connection)
+    .await
+    .unwrap_or_else(|error| panic!("enqueue({arguments}): {error}"))
 }
 
 /// Four ordinary jobs.
@@ -64,7 +66,11 @@ pub(crate) async fn enqueue_some(connection: &mut PgConnection) -> [i64; 4] {
 }
 
 pub(crate) async fn cancel(connection: &mut PgConnection, job: i64) -> String {
-    sqlx::query_scalar("select postrider.cancel($1)").bind(job).fetch_one(connection).await.unwrap()
+    sqlx::query_scalar("select postrider.cancel($1)")
+        .bind(job)
+        .fetch_one(connection)
+        .await
+        .unwrap()
 }
 
 /// Writes the permission to post a job.
@@ -106,7 +112,12 @@ pub(crate) async fn bury(connection: &mut PgConnection, job: i64, state: &str, r
 }
 
 /// Makes a job a message in that state.
-pub(crate) async fn accept(connection: &mut PgConnection, job: i64, state: &str, reason: Option<&str>) {
+pub(crate) async fn accept(
+    connection: &mut PgConnection,
+    job: i64,
+    state: &str,
+    reason: Option<&str>,
+) {
     sqlx::query(
         "with gone as (delete from postrider.queue where id = $1 returning *)
          insert into postrider.message (day, job, attempt, lane, priority, state, reason, kind, recipient, recipient_key,
@@ -135,8 +146,16 @@ pub(crate) async fn pause(connection: &mut PgConnection, scope: &str, target: &s
 /// back, it never was.
 pub(crate) async fn login(connection: &mut PgConnection, group: &str) -> String {
     static MADE: AtomicU32 = AtomicU32::new(0);
-    let name = format!("test_user_{}_{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
-    run(connection, &format!("create role {name} login in role {group}")).await;
+    let name = format!(
+        "test_user_{}_{}",
+        std::process::id(),
+        MADE.fetch_add(1, Ordering::Relaxed)
+    );
+    run(
+        connection,
+        &format!("create role {name} login in role {group}"),
+    )
+    .await;
     name
 }
 

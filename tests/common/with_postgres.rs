@@ -6,7 +6,11 @@
 use std::process::{Command, ExitCode, ExitStatus};
 
 use anyhow::{Context, bail};
-use postrider::store::{ConnectOptions, Store, embedded::Embedded, migrate};
+use postrider::store::{
+    ConnectOptions, Store,
+    embedded::{Embedded, Options},
+    migrate,
+};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<ExitCode> {
@@ -16,7 +20,11 @@ async fn main() -> anyhow::Result<ExitCode> {
         bail!("usage: with_postgres [--migrate] COMMAND [ARGUMENT...]")
     };
 
-    let server = Embedded::throwaway(300).await?;
+    let server = Embedded::throwaway(Options {
+        durable: false,
+        max_connections: 300,
+    })
+    .await?;
     if with_schema {
         let store = Store::connect(&server.url(), ConnectOptions::default()).await?;
         migrate::migrate(store.pool()).await?;

@@ -1,3 +1,11 @@
-//! The WhatsApp Cloud API.
+//! Sending messages over the WhatsApp Business Cloud API.
 
+mod answer;
+mod client;
 pub mod request;
+mod usage;
+
+pub use super::endpoint::{ClientError, Endpoint};
+pub(super) use answer::coded_error;
+pub use client::{Client, Reply, Sender};
+pub use usage::Usage;

@@ -64,14 +64,26 @@ impl Worker {
     }
 
     /// Whether an attempt was asked for on any of the lanes.
-    fn attempt_on(&mut self, lanes: Vec<Lane>, urgent: bool, now: Now, actions: &mut Vec<Action>) -> bool {
+    fn attempt_on(
+        &mut self,
+        lanes: Vec<Lane>,
+        urgent: bool,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) -> bool {
         let horizon = now.mono + ATTEMPT_EVERY + 2 * self.commits.expected;
         let mut wanted = Vec::new();
         for lane in lanes {
-            if !self.lanes.get(&lane).is_some_and(|state| self.may_send(lane, state, now)) {
+            if !self
+                .lanes
+                .get(&lane)
+                .is_some_and(|state| self.may_send(lane, state, now))
+            {
                 continue;
             }
-            let Some(state) = self.lanes.get_mut(&lane) else { continue };
+            let Some(state) = self.lanes.get_mut(&lane) else {
+                continue;
+            };
             take_wanted(state, lane, horizon, &mut wanted);
             if state.buffered[Priority::Urgent as usize].is_empty() {
                 self.urgent_lanes.remove(&lane);
@@ -89,11 +101,20 @@ impl Worker {
         }
         let mut held: Vec<Held> = wanted
             .iter()
-            .filter_map(|w| Some(Held { shard: w.shard, epoch: *self.leases.epochs.get(&w.shard)? }))
+            .filter_map(|w| {
+                Some(Held {
+                    shard: w.shard,
+                    epoch: *self.leases.epochs.get(&w.shard)?,
+                })
+            })
             .collect();
         held.sort_by_key(|held| held.shard);
         held.dedup();
-        actions.push(Action::Attempt { urgent, held, wanted });
+        actions.push(Action::Attempt {
+            urgent,
+            held,
+            wanted,
+        });
         true
     }
 
@@ -105,15 +126,26 @@ impl Worker {
         took: Duration,
         now: Now,
     ) {
-        let running = if urgent { &mut self.commits.urgent_running } else { &mut self.commits.running };
+        let running = if urgent {
+            &mut self.commits.urgent_running
+        } else {
+            &mut self.commits.running
+        };
         *running -= 1;
         self.commits.expected = ((3 * self.commits.expected + took) / 4).min(COMMIT_EXPECTED_MAX);
         let mut lanes: Vec<Lane> = Vec::new();
-        let lane_of: std::collections::HashMap<JobId, Lane> = wanted.iter().map(|w| (w.id, w.lane)).collect();
+        let lane_of: std::collections::HashMap<JobId, Lane> =
+            wanted.iter().map(|w| (w.id, w.lane)).collect();
         for (id, at) in permitted.into_iter().flatten() {
-            let Some(lane) = lane_of.get(&id).copied() else { continue };
-            let Some(state) = self.lanes.get_mut(&lane) else { continue };
-            let Some(job) = state.attempting.remove(&id) else { continue };
+            let Some(lane) = lane_of.get(&id).copied() else {
+                continue;
+            };
+            let Some(state) = self.lanes.get_mut(&lane) else {
+                continue;
+            };
+            let Some(job) = state.attempting.remove(&id) else {
+                continue;
+            };
             state.ready[job.priority as usize].push_back(Permitted { job, at });
             if let Some(known) = self.known.get_mut(&id) {
                 known.attempted_at = Some(at);
@@ -122,7 +154,11 @@ impl Worker {
         }
         // What came not back may not be posted: it is forgotten, and the next look sees what became of it.
         for (id, lane) in lane_of {
-            if self.lanes.get_mut(&lane).is_some_and(|state| state.attempting.remove(&id).is_some()) {
+            if self
+                .lanes
+                .get_mut(&lane)
+                .is_some_and(|state| state.attempting.remove(&id).is_some())
+            {
                 self.forget(id);
             }
         }
@@ -137,18 +173,27 @@ impl Worker {
 
 /// A pause or the end of a lease may have come while the attempt was being committed.
 fn permitted_while_stopped(worker: &Worker, now: Now) -> bool {
-    now.boot >= worker.leases.deadline || worker.world.lanes.values().any(|facts| facts.stopped.is_some())
+    now.boot >= worker.leases.deadline
+        || worker
+            .world
+            .lanes
+            .values()
+            .any(|facts| facts.stopped.is_some())
 }
 
 /// Takes as many jobs of a lane as there will be slots at the horizon, beside those that are under way already.
 fn take_wanted(state: &mut LaneState, lane: Lane, horizon: Duration, wanted: &mut Vec<Wanted>) {
     let shard = state.facts.shard;
     let under_way = state.in_pipeline();
-    let slots = state.pacer.slots_until(horizon, under_way + state.waiting());
+    let slots = state
+        .pacer
+        .slots_until(horizon, under_way + state.waiting());
     // An urgent job always has one attempt under way, whatever the slots say: it takes the next one.
     let urgent = usize::from(state.lacks_urgent_attempt());
     for _ in 0..slots.saturating_sub(under_way).max(urgent) {
-        let Some(job) = state.next_to_attempt() else { break };
+        let Some(job) = state.next_to_attempt() else {
+            break;
+        };
         wanted.push(Wanted {
             id: job.id,
             lane,

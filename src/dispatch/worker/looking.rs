@@ -1,6 +1,6 @@
 //! From the bell or the poll through look and gate into the lane's buffers.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use super::{
     super::{
@@ -16,7 +16,10 @@ use crate::{
         gate::{self, Verdict, gate},
         job::{Lane, Priority},
     },
-    store::look::{Cursor, Seen},
+    store::{
+        look::{Cursor, Seen},
+        settle::Tags,
+    },
 };
 
 /// Seconds of a number's rate that its buffers may hold, within the look-ahead.
@@ -34,12 +37,20 @@ impl Worker {
         actions.push(Action::FindLanes);
     }
 
-    pub(super) fn look(&mut self, found: Option<Vec<(Lane, Priority)>>, now: Now, actions: &mut Vec<Action>) {
-        let cursors: Vec<Cursor> =
-            found.unwrap_or_default().into_iter().filter_map(|(lane, p)| self.cursor(lane, p, now)).collect();
+    pub(super) fn look(
+        &mut self,
+        found: Option<Vec<(Lane, Priority)>>,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        let cursors: Vec<Cursor> = found
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|(lane, p)| self.cursor(lane, p, now))
+            .collect();
         self.polling = !cursors.is_empty();
         if self.polling {
-            actions.push(Action::Look { why: LookFor::Room, cursors, held: self.held_templates.clone() });
+            actions.push(self.ask(LookFor::Room, cursors));
         }
     }
 
@@ -53,12 +64,15 @@ impl Worker {
             .filter_map(|lane| {
                 // Whoever rang may have committed late, behind the cursor.
                 let cursor = self.cursor(lane, Priority::Urgent, now)?;
-                Some(Cursor { after: HEAD, ..cursor })
+                Some(Cursor {
+                    after: HEAD,
+                    ..cursor
+                })
             })
             .collect();
         if !cursors.is_empty() {
             self.answering_bell = true;
-            actions.push(Action::Look { why: LookFor::Bell, cursors, held: self.held_templates.clone() });
+            actions.push(self.ask(LookFor::Bell, cursors));
         }
     }
 
@@ -74,13 +88,50 @@ impl Worker {
         if buffered * 2 > wanted {
             return None;
         }
-        let reading = &mut state.reading[priority as usize];
-        // What memory knows already may come back from a look that goes back, and must not use up the room.
-        let room = wanted - buffered + reading.known as u32;
-        Some(Cursor { lane, priority, after: reading.next_look(now.mono), room, account: state.facts.account.clone() })
+        Some(Cursor {
+            lane,
+            priority,
+            after: state.reading[priority as usize].next_look(now.mono),
+            room: wanted - buffered,
+            account: state.facts.account.clone(),
+        })
     }
 
-    pub(super) fn looked(&mut self, why: LookFor, cursors: &[Cursor], seen: Option<Vec<Seen>>, now: Now) {
+    /// A look. Where it goes back, what memory has already is left out: it would use up the room.
+    fn ask(&self, why: LookFor, cursors: Vec<Cursor>) -> Action {
+        let goes_back = |cursor: &&Cursor| {
+            let state = self.lanes.get(&cursor.lane);
+            state
+                .is_some_and(|state| cursor.after < state.reading[cursor.priority as usize].after())
+        };
+        let back: HashSet<(Lane, Priority)> = cursors
+            .iter()
+            .filter(goes_back)
+            .map(|cursor| (cursor.lane, cursor.priority))
+            .collect();
+        let mut known = Vec::new();
+        if !back.is_empty() {
+            let behind = self
+                .known
+                .iter()
+                .filter(|(_, known)| back.contains(&(known.lane, known.priority)));
+            known.extend(behind.map(|(id, _)| *id));
+        }
+        Action::Look {
+            why,
+            cursors,
+            held: self.held_templates.clone(),
+            known,
+        }
+    }
+
+    pub(super) fn looked(
+        &mut self,
+        why: LookFor,
+        cursors: &[Cursor],
+        seen: Option<Vec<Seen>>,
+        now: Now,
+    ) {
         match why {
             LookFor::Room => self.polling = false,
             LookFor::Bell => self.answering_bell = false,
@@ -97,27 +148,59 @@ impl Worker {
     }
 
     pub(super) fn pass_gate(&mut self, seen: Seen, now: Now) {
-        let Seen { job, facts, recipient_hash } = seen;
+        let Seen {
+            job,
+            facts,
+            recipient_hash,
+        } = seen;
         let (lane, priority) = (job.lane, job.priority);
-        if !self.lanes.get(&lane).is_some_and(|state| self.may_send(lane, state, now)) || self.draining {
+        if !self
+            .lanes
+            .get(&lane)
+            .is_some_and(|state| self.may_send(lane, state, now))
+            || self.draining
+        {
             return;
         }
-        let Some(state) = self.lanes.get_mut(&lane) else { return };
+        let Some(state) = self.lanes.get_mut(&lane) else {
+            return;
+        };
         state.reading[priority as usize].read_to((job.due_at, job.id));
         if self.known.contains_key(&job.id) {
             return;
         }
-        let Some(kind) = self.world.kinds.get(&job.kind) else { return };
-        let template = job.template.as_ref().and_then(|name| self.world.template(&state.facts.account, name));
-        if job.template.as_ref().is_some_and(|name| self.world.is_paused(&state.facts.account, name)) {
+        let Some(kind) = self.world.kinds.get(&job.kind) else {
+            return;
+        };
+        let template = job
+            .template
+            .as_ref()
+            .and_then(|name| self.world.template(&state.facts.account, name));
+        if job
+            .template
+            .as_ref()
+            .is_some_and(|name| self.world.is_paused(&state.facts.account, name))
+        {
             return;
         }
-        let world = gate::World { kind: &kind.kind, template, whitespace: self.world.whitespace };
+        let world = gate::World {
+            kind: &kind.kind,
+            template,
+            whitespace: self.world.whitespace,
+        };
+        let tags = Tags {
+            kind: job.kind.clone(),
+            priority,
+            enqueued_at: job.enqueued_at,
+        };
         match gate(&job, &facts, &world, now.wall) {
             // Whatever makes it wait is left out of the next look; when that ends, the cursor goes back to the head.
             Verdict::Wait(_) => return,
             Verdict::Reject(reason, detail) => {
-                self.outbox.push(settlement::rejected(job.id, job.tries, reason, detail, now.wall), now.mono);
+                self.outbox.push(
+                    settlement::rejected(job.id, job.tries, reason, detail, now.wall, tags),
+                    now.mono,
+                );
             }
             Verdict::Send(payload) => {
                 let body = request::body(&job.recipient, job.template.as_ref(), &payload);
@@ -127,12 +210,14 @@ impl Worker {
                     tries: job.tries,
                     spent: job.spent,
                     expires_at: job.expires_at,
-                    enqueued_at: job.enqueued_at,
+                    tags,
                     resolve_after: kind.resolve_after,
                     template: job.template,
                     person: job.person,
                     recipient_hash,
-                    counted: facts.window_until.is_none_or(|until| until <= now.wall + WINDOW_MARGIN),
+                    counted: facts
+                        .window_until
+                        .is_none_or(|until| until <= now.wall + WINDOW_MARGIN),
                     body,
                 });
             }
@@ -143,7 +228,13 @@ impl Worker {
                 self.urgent_lanes.insert(lane);
             }
         }
-        state.reading[priority as usize].known += 1;
-        self.known.insert(job.id, Known { lane, priority, attempted_at: None });
+        self.known.insert(
+            job.id,
+            Known {
+                lane,
+                priority,
+                attempted_at: None,
+            },
+        );
     }
 }

@@ -134,10 +134,20 @@ impl Worker {
             Event::Rang(None) => self.rung.extend(self.lanes.keys()),
             Event::LanesFound(found) => self.look(found, now, actions),
             Event::Looked { why, cursors, seen } => self.looked(why, &cursors, seen, now),
-            Event::Attempted { urgent, wanted, permitted, took } => {
+            Event::Attempted {
+                urgent,
+                wanted,
+                permitted,
+                took,
+            } => {
                 self.attempted(urgent, &wanted, permitted, took, now);
             }
-            Event::Posted { id, answer, regain_access_in, chance } => {
+            Event::Posted {
+                id,
+                answer,
+                regain_access_in,
+                chance,
+            } => {
                 self.posted(id, answer, regain_access_in, chance, now, actions);
             }
             Event::Settled { batch, written } => {
@@ -173,7 +183,17 @@ impl Worker {
         let poll = (!self.polling && !self.draining).then_some(self.next_poll);
         let attempt = self.may_attempt().then_some(self.commits.next_at);
         let post = self.due.peek().map(|Reverse((at, _))| *at);
-        [poll, attempt, post, self.outbox.due_at(), Some(now + POLL_EVERY)].into_iter().flatten().min().unwrap_or(now)
+        [
+            poll,
+            attempt,
+            post,
+            self.outbox.due_at(),
+            Some(now + POLL_EVERY),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .unwrap_or(now)
     }
 
     /// What it is doing.
@@ -183,15 +203,16 @@ impl Worker {
             in_flight: self.in_flight.len(),
             buffered: self.lanes.values().map(LaneState::waiting).sum(),
             unsettled: self.outbox.len(),
-            oldest_open: self.known.values().filter_map(|known| known.attempted_at).min(),
+            oldest_open: self
+                .known
+                .values()
+                .filter_map(|known| known.attempted_at)
+                .min(),
         }
     }
 
     fn forget(&mut self, id: JobId) {
-        let Some(known) = self.known.remove(&id) else { return };
-        if let Some(state) = self.lanes.get_mut(&known.lane) {
-            state.reading[known.priority as usize].known -= 1;
-        }
+        self.known.remove(&id);
     }
 }
 

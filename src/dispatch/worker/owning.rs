@@ -17,16 +17,25 @@ impl Worker {
     pub(super) fn see(&mut self, world: Arc<World>, now: Now) {
         self.world = world;
         let held = self.world.held_templates();
-        let released = self.held_templates.iter().any(|template| !held.contains(template));
+        let released = self
+            .held_templates
+            .iter()
+            .any(|template| !held.contains(template));
         self.held_templates = held;
         for (lane, facts) in &self.world.lanes {
-            if usize::from(facts.shard.unsigned_abs()) % self.settings.workers != self.settings.index {
+            if usize::from(facts.shard.unsigned_abs()) % self.settings.workers
+                != self.settings.index
+            {
                 continue;
             }
-            let state = self
-                .lanes
-                .entry(*lane)
-                .or_insert_with(|| LaneState::new(facts.clone(), self.settings.jitter_allowance, &self.hand, now.mono));
+            let state = self.lanes.entry(*lane).or_insert_with(|| {
+                LaneState::new(
+                    facts.clone(),
+                    self.settings.jitter_allowance,
+                    &self.hand,
+                    now.mono,
+                )
+            });
             state.pacer.set_rate(facts.rate);
             state.facts = facts.clone();
             if released {
@@ -44,15 +53,25 @@ impl Worker {
 
     /// Lanes that may not send keep nothing in memory: their jobs can then be cancelled, moved, and seen for what they are.
     pub(super) fn relinquish_where_stopped(&mut self, now: Now) {
-        let stopped: Vec<Lane> = self.lanes.keys().copied().filter(|lane| self.stopped(*lane, now).is_some()).collect();
+        let stopped: Vec<Lane> = self
+            .lanes
+            .keys()
+            .copied()
+            .filter(|lane| self.stopped(*lane, now).is_some())
+            .collect();
         for lane in stopped {
             self.relinquish(lane, now);
         }
     }
 
     pub(super) fn relinquish(&mut self, lane: Lane, now: Now) {
-        let why = self.stopped(lane, now).unwrap_or("the daemon stops").to_owned();
-        let Some(state) = self.lanes.get_mut(&lane) else { return };
+        let why = self
+            .stopped(lane, now)
+            .unwrap_or("the daemon stops")
+            .to_owned();
+        let Some(state) = self.lanes.get_mut(&lane) else {
+            return;
+        };
         let (waiting, ready) = state.relinquish();
         self.waiting_lanes.remove(&lane);
         self.urgent_lanes.remove(&lane);
@@ -60,13 +79,18 @@ impl Worker {
             self.forget(id);
         }
         for job in ready {
-            self.outbox.push(settlement::not_sent(&job.attempt(), &why, now.wall, now.wall), now.mono);
+            self.outbox.push(
+                settlement::not_sent(&job.attempt(), &why, now.wall, now.wall),
+                now.mono,
+            );
         }
     }
 
     /// Why the lane may not send at all; `None` when it may.
     pub(super) fn stopped(&self, lane: Lane, now: Now) -> Option<&str> {
-        let facts = self.world.lanes.get(&lane)?;
+        let Some(facts) = self.world.lanes.get(&lane) else {
+            return Some("its number is no longer configured");
+        };
         if !self.leases.epochs.contains_key(&facts.shard) || now.boot >= self.leases.deadline {
             return Some("its shard is not leased to this instance");
         }
@@ -77,7 +101,7 @@ impl Worker {
     }
 
     pub(super) fn may_send(&self, lane: Lane, state: &LaneState, now: Now) -> bool {
-        state.hold_until <= now.mono && self.world.lanes.contains_key(&lane) && self.stopped(lane, now).is_none()
+        state.hold_until <= now.mono && self.stopped(lane, now).is_none()
     }
 
     pub(super) fn drain(&mut self, now: Now) {
@@ -89,6 +113,8 @@ impl Worker {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.in_flight.is_empty() && self.outbox.is_empty() && self.commits.running + self.commits.urgent_running == 0
+        self.in_flight.is_empty()
+            && self.outbox.is_empty()
+            && self.commits.running + self.commits.urgent_running == 0
     }
 }

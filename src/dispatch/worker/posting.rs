@@ -64,7 +64,9 @@ impl Worker {
                 return Some(now.mono + CROWDED_WAIT);
             }
             let state = self.lanes.get_mut(&lane)?;
-            let expired = state.ready[priority as usize].front().is_some_and(|next| next.job.expires_at <= now.wall);
+            let expired = state.ready[priority as usize]
+                .front()
+                .is_some_and(|next| next.job.expires_at <= now.wall);
             if !expired && let Err(again) = state.pacer.take(now.mono) {
                 return Some(again);
             }
@@ -72,7 +74,8 @@ impl Worker {
             if expired {
                 // It stays due, and the sweep tells that its validity ended.
                 let why = "its validity ended before a slot was free";
-                self.outbox.push(not_sent(&next.attempt(), why, now.wall, now.wall), now.mono);
+                self.outbox
+                    .push(not_sent(&next.attempt(), why, now.wall, now.wall), now.mono);
             } else {
                 self.put_on_wire(lane, next, actions);
             }
@@ -80,16 +83,24 @@ impl Worker {
     }
 
     fn put_on_wire(&mut self, lane: Lane, mut next: Permitted, actions: &mut Vec<Action>) {
-        let Some(state) = self.lanes.get(&lane) else { return };
+        let Some(state) = self.lanes.get(&lane) else {
+            return;
+        };
         let callback = Callback {
-            installation: self.world.installation.clone(),
+            installation: &self.world.installation,
             job: next.job.id,
             attempt: next.job.tries + 1,
             lane,
             day: next.at.date_naive(),
-        };
+        }
+        .to_string();
         let body = std::mem::take(&mut next.job.body);
-        actions.push(Action::Post { id: next.job.id, sender: state.facts.sender.clone(), body, callback });
+        actions.push(Action::Post {
+            id: next.job.id,
+            sender: state.facts.sender.clone(),
+            body,
+            callback,
+        });
         self.in_flight.insert(next.job.id, (lane, next));
     }
 
@@ -102,7 +113,9 @@ impl Worker {
         now: Now,
         actions: &mut Vec<Action>,
     ) {
-        let Some((lane, posted)) = self.in_flight.remove(&id) else { return };
+        let Some((lane, posted)) = self.in_flight.remove(&id) else {
+            return;
+        };
         let consequence = judge(&answer);
         if let Some(wait) = regain_access_in {
             self.slow_account(lane, wait, now);
@@ -111,7 +124,14 @@ impl Worker {
             Some(effect) => self.apply(effect, lane, &posted, &answer, now, actions),
             None => self.relax(lane),
         }
-        let outcome = settlement(&posted.attempt(), answer, &consequence, &self.settings.retry, now.wall, chance);
+        let outcome = settlement(
+            &posted.attempt(),
+            answer,
+            &consequence,
+            &self.settings.retry,
+            now.wall,
+            chance,
+        );
         self.outbox.push(outcome, now.mono);
     }
 
@@ -131,7 +151,9 @@ impl Worker {
             // The job itself waits long enough.
             Effect::StopPair => {}
             _ => {
-                let Some(state) = self.lanes.get(&lane) else { return };
+                let Some(state) = self.lanes.get(&lane) else {
+                    return;
+                };
                 let (code, title) = match answer {
                     Answer::Error(error) => (Some(error.code), error.title.clone()),
                     _ => (None, String::new()),
@@ -151,7 +173,9 @@ impl Worker {
     }
 
     fn slow_number(&mut self, lane: Lane, now: Now) {
-        let Some(state) = self.lanes.get_mut(&lane) else { return };
+        let Some(state) = self.lanes.get_mut(&lane) else {
+            return;
+        };
         if state.hold_until > now.mono {
             // Requests that were on the wire together are throttled together: that is one throttle.
             return;
@@ -162,8 +186,18 @@ impl Worker {
     }
 
     fn slow_account(&mut self, lane: Lane, wait: Duration, now: Now) {
-        let Some(account) = self.lanes.get(&lane).map(|state| state.facts.account.clone()) else { return };
-        for state in self.lanes.values_mut().filter(|state| state.facts.account == account) {
+        let Some(account) = self
+            .lanes
+            .get(&lane)
+            .map(|state| state.facts.account.clone())
+        else {
+            return;
+        };
+        for state in self
+            .lanes
+            .values_mut()
+            .filter(|state| state.facts.account == account)
+        {
             state.hold_until = state.hold_until.max(now.mono + wait);
         }
     }

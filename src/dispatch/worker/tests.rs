@@ -9,12 +9,7 @@ use serde_json::value::RawValue;
 use super::*;
 use crate::{
     channel::whatsapp::{Client, Endpoint},
-    dispatch::{
-        event::LookFor,
-        lane::HEAD,
-        outbox::Batch,
-        world::{KindFacts, LaneFacts},
-    },
+    dispatch::{event::LookFor, lane::HEAD, outbox::Batch, world::LaneFacts},
     rules::{
         job::{Job, KeepParameters, Kind, PersonFacts, TemplateName, WaitReason},
         outcome::{Answer, ProviderError},
@@ -22,6 +17,7 @@ use crate::{
     },
     store::{
         attempt::Wanted,
+        facts::KindFact,
         look::{Cursor, HeldTemplate, Seen},
     },
 };
@@ -34,8 +30,20 @@ fn wall(mono: Duration) -> DateTime<Utc> {
 }
 
 fn lane_facts(rate: f64) -> LaneFacts {
-    let client = Client::new(&Endpoint::default()).expect("a client");
-    let sender = client.sender("100", &SecretString::from("token")).expect("a sender");
+    let endpoint = Endpoint {
+        base_url: "http://127.0.0.1:1".into(),
+        api_version: "v25.0".into(),
+        auth_header: "Authorization".into(),
+        request_timeout: Duration::from_secs(1),
+        connect_timeout: Duration::from_secs(1),
+        tcp_user_timeout: Duration::from_secs(10),
+        http2_prior_knowledge: false,
+        clients: 1,
+    };
+    let client = Client::new(&endpoint).expect("a client");
+    let sender = client
+        .sender("100", &SecretString::from("token"))
+        .expect("a sender");
     LaneFacts {
         phone_number_id: "100".into(),
         account: "waba".into(),
@@ -59,7 +67,15 @@ fn world(rate: f64) -> World {
     World {
         installation: "test".into(),
         lanes: [LANE, OTHER].map(|lane| (lane, lane_facts(rate))).into(),
-        kinds: [("order".into(), KindFacts { kind, resolve_after: Duration::from_secs(120) })].into(),
+        kinds: [(
+            "order".into(),
+            KindFact {
+                resend: true,
+                kind,
+                resolve_after: Duration::from_secs(120),
+            },
+        )]
+        .into(),
         ..World::default()
     }
 }
@@ -80,16 +96,28 @@ impl Bench {
             look_ahead: 1_000,
             in_flight_max: 1_000,
             jitter_allowance: Duration::from_millis(20),
-            retry: Policy { first: Duration::from_secs(1), max: Duration::from_secs(60), max_attempts: 3 },
+            retry: Policy {
+                first: Duration::from_secs(1),
+                max: Duration::from_secs(60),
+                max_attempts: 3,
+            },
         };
-        let mut bench = Self { worker: Worker::new(settings), mono: Duration::from_secs(10), world: world(rate) };
+        let mut bench = Self {
+            worker: Worker::new(settings),
+            mono: Duration::from_secs(10),
+            world: world(rate),
+        };
         bench.lease_until(Duration::from_secs(3_600));
         bench.show_world();
         bench
     }
 
     fn now(&self) -> Now {
-        Now { mono: self.mono, boot: self.mono, wall: wall(self.mono) }
+        Now {
+            mono: self.mono,
+            boot: self.mono,
+            wall: wall(self.mono),
+        }
     }
 
     fn tell(&mut self, event: Event) -> Vec<Action> {
@@ -107,7 +135,10 @@ impl Bench {
     }
 
     fn lease_until(&mut self, deadline: Duration) -> Vec<Action> {
-        self.tell(Event::Leases(Leases { epochs: [(0, 1)].into(), deadline }))
+        self.tell(Event::Leases(Leases {
+            epochs: [(0, 1)].into(),
+            deadline,
+        }))
     }
 
     fn show_world(&mut self) -> Vec<Action> {
@@ -139,23 +170,44 @@ impl Bench {
             recipient: "+905321234567".into(),
             person: "+905321234567".into(),
             template: None,
-            content: RawValue::from_string(r#"{"type":"text","text":{"body":"Hello"}}"#.into()).expect("JSON"),
+            content: RawValue::from_string(r#"{"type":"text","text":{"body":"Hello"}}"#.into())
+                .expect("JSON"),
             enqueued_at: wall(self.mono),
             expires_at: wall(self.mono + Duration::from_secs(600)),
         };
         let window_until = Some(wall(self.mono + Duration::from_secs(7_200)));
-        Seen { job, facts: PersonFacts { window_until, ..PersonFacts::default() }, recipient_hash: id }
+        Seen {
+            job,
+            facts: PersonFacts {
+                window_until,
+                ..PersonFacts::default()
+            },
+            recipient_hash: id,
+        }
     }
 
     fn look(&mut self, seen: Vec<Seen>) -> Vec<Action> {
-        self.tell(Event::Looked { why: LookFor::Room, cursors: Vec::new(), seen: Some(seen) })
+        self.tell(Event::Looked {
+            why: LookFor::Room,
+            cursors: Vec::new(),
+            seen: Some(seen),
+        })
     }
 
     fn permit(&mut self, wanted: &[Wanted]) -> Vec<Action> {
+        self.permit_as(false, wanted)
+    }
+
+    fn permit_as(&mut self, urgent: bool, wanted: &[Wanted]) -> Vec<Action> {
         let at = wall(self.mono);
         let permitted = Some(wanted.iter().map(|w| (w.id, at)).collect());
         let took = Duration::from_millis(2);
-        self.tell(Event::Attempted { urgent: false, wanted: wanted.to_vec(), permitted, took })
+        self.tell(Event::Attempted {
+            urgent,
+            wanted: wanted.to_vec(),
+            permitted,
+            took,
+        })
     }
 
     /// One normal job, looked at, attempted and on the wire.
@@ -168,7 +220,12 @@ impl Bench {
     }
 
     fn answer(&mut self, id: JobId, answer: Answer) -> Vec<Action> {
-        self.tell(Event::Posted { id, answer, regain_access_in: None, chance: 0.5 })
+        self.tell(Event::Posted {
+            id,
+            answer,
+            regain_access_in: None,
+            chance: 0.5,
+        })
     }
 
     /// The next batch to be settled, once it is old enough.
@@ -179,24 +236,66 @@ impl Bench {
 
     fn cursors(&mut self, priority: Priority) -> Vec<Cursor> {
         let found = self.tell(Event::LanesFound(Some(vec![(LANE, priority)])));
-        found.into_iter().find_map(|a| if let Action::Look { cursors, .. } = a { Some(cursors) } else { None }).unwrap_or_default()
+        found
+            .into_iter()
+            .find_map(|a| {
+                if let Action::Look { cursors, .. } = a {
+                    Some(cursors)
+                } else {
+                    None
+                }
+            })
+            .unwrap_or_default()
     }
 }
 
 fn attempts(actions: &[Action]) -> Vec<Wanted> {
-    actions.iter().filter_map(|a| if let Action::Attempt { wanted, .. } = a { Some(wanted.clone()) } else { None }).flatten().collect()
+    actions
+        .iter()
+        .filter_map(|a| {
+            if let Action::Attempt { wanted, .. } = a {
+                Some(wanted.clone())
+            } else {
+                None
+            }
+        })
+        .flatten()
+        .collect()
 }
 
 fn posts(actions: &[Action]) -> Vec<JobId> {
-    actions.iter().filter_map(|a| if let Action::Post { id, .. } = a { Some(*id) } else { None }).collect()
+    actions
+        .iter()
+        .filter_map(|a| {
+            if let Action::Post { id, .. } = a {
+                Some(*id)
+            } else {
+                None
+            }
+        })
+        .collect()
 }
 
 fn settles(actions: Vec<Action>) -> Vec<Batch> {
-    actions.into_iter().filter_map(|a| if let Action::Settle(batch) = a { Some(batch) } else { None }).collect()
+    actions
+        .into_iter()
+        .filter_map(|a| {
+            if let Action::Settle(batch) = a {
+                Some(batch)
+            } else {
+                None
+            }
+        })
+        .collect()
 }
 
 fn accepted() -> Answer {
-    Answer::Accepted { provider_id: "wamid.x".into(), held: false, wa_id: None, user_id: None }
+    Answer::Accepted {
+        provider_id: "wamid.x".into(),
+        held: false,
+        wa_id: None,
+        user_id: None,
+    }
 }
 
 fn error(code: i32) -> Answer {
@@ -235,10 +334,19 @@ fn what_the_attempt_does_not_return_is_neither_posted_nor_remembered() {
     let job = bench.seen(7, LANE, Priority::Normal);
     let wanted = attempts(&bench.look(vec![job.clone()]));
     let took = Duration::from_millis(2);
-    let actions = bench.tell(Event::Attempted { urgent: false, wanted, permitted: Some(Vec::new()), took });
+    let actions = bench.tell(Event::Attempted {
+        urgent: false,
+        wanted,
+        permitted: Some(Vec::new()),
+        took,
+    });
     assert!(posts(&actions).is_empty());
     bench.wait(Duration::from_millis(100));
-    assert_eq!(attempts(&bench.look(vec![job])).len(), 1, "it is looked at again");
+    assert_eq!(
+        attempts(&bench.look(vec![job])).len(),
+        1,
+        "it is looked at again"
+    );
 }
 
 #[test]
@@ -247,7 +355,12 @@ fn an_attempt_without_the_databases_word_is_not_posted() {
     let job = bench.seen(7, LANE, Priority::Normal);
     let wanted = attempts(&bench.look(vec![job]));
     let took = Duration::from_millis(2);
-    let actions = bench.tell(Event::Attempted { urgent: false, wanted, permitted: None, took });
+    let actions = bench.tell(Event::Attempted {
+        urgent: false,
+        wanted,
+        permitted: None,
+        took,
+    });
     assert!(posts(&actions).is_empty());
     assert!(posts(&bench.wait(Duration::from_secs(1))).is_empty());
 }
@@ -262,39 +375,61 @@ fn nothing_is_posted_after_the_leases_deadline() {
     bench.mono = deadline;
     assert!(posts(&bench.permit(&wanted)).is_empty());
     let batch = bench.settled();
-    assert_eq!((batch.waiting.len(), batch.waiting[0].answered.outcome), (1, "not_sent"));
+    assert_eq!(
+        (batch.waiting.len(), batch.waiting[0].answered.outcome),
+        (1, "not_sent")
+    );
     assert!(!batch.waiting[0].spends);
 }
 
 #[test]
 fn an_urgent_job_takes_the_next_slot_before_normal_jobs_that_are_ready() {
     let mut bench = Bench::new(1.0);
-    let normal: Vec<_> = (1..=3).map(|id| bench.seen(id, LANE, Priority::Normal)).collect();
+    let normal: Vec<_> = (1..=3)
+        .map(|id| bench.seen(id, LANE, Priority::Normal))
+        .collect();
     let wanted = attempts(&bench.look(normal));
-    assert_eq!(posts(&bench.permit(&wanted)), [JobId(1)], "the only slot of this second");
+    assert_eq!(
+        posts(&bench.permit(&wanted)),
+        [JobId(1)],
+        "the only slot of this second"
+    );
     let ready = attempts(&bench.wait(Duration::from_millis(1_000)));
     assert!(posts(&bench.permit(&ready)).is_empty());
     let urgent = bench.seen(9, LANE, Priority::Urgent);
     let wanted = attempts(&bench.look(vec![urgent]));
-    assert_eq!(wanted.iter().map(|w| w.id).collect::<Vec<_>>(), [JobId(9)], "it does not wait for a batch");
-    bench.permit(&wanted);
+    assert_eq!(
+        wanted.iter().map(|w| w.id).collect::<Vec<_>>(),
+        [JobId(9)],
+        "it does not wait for a batch"
+    );
+    bench.permit_as(true, &wanted);
     assert_eq!(posts(&bench.wait(Duration::from_millis(30))), [JobId(9)]);
 }
 
 #[test]
 fn no_second_holds_more_posts_than_the_rate() {
     let mut bench = Bench::new(10.0);
-    let jobs: Vec<_> = (1..=50).map(|id| bench.seen(id, LANE, Priority::Normal)).collect();
+    let jobs: Vec<_> = (1..=50)
+        .map(|id| bench.seen(id, LANE, Priority::Normal))
+        .collect();
     let mut actions = bench.look(jobs);
     let mut times = Vec::new();
     for _ in 0..3_000 {
         let wanted = attempts(&actions);
         times.extend(posts(&actions).iter().map(|_| bench.mono));
-        actions = if wanted.is_empty() { bench.wait(Duration::from_millis(1)) } else { bench.permit(&wanted) };
+        actions = if wanted.is_empty() {
+            bench.wait(Duration::from_millis(1))
+        } else {
+            bench.permit(&wanted)
+        };
     }
     assert!(times.len() >= 28, "{} posts in about 3 s", times.len());
     for (first, start) in times.iter().enumerate() {
-        let within = times[first..].iter().take_while(|t| **t < *start + Duration::from_secs(1)).count();
+        let within = times[first..]
+            .iter()
+            .take_while(|t| **t < *start + Duration::from_secs(1))
+            .count();
         assert!(within <= 10, "{within} posts in one second");
     }
 }
@@ -302,15 +437,27 @@ fn no_second_holds_more_posts_than_the_rate() {
 #[test]
 fn a_paused_number_keeps_nothing_and_its_committed_attempts_go_back_unspent() {
     let mut bench = Bench::new(1.0);
-    let jobs: Vec<_> = (1..=5).map(|id| bench.seen(id, LANE, Priority::Normal)).collect();
+    let jobs: Vec<_> = (1..=5)
+        .map(|id| bench.seen(id, LANE, Priority::Normal))
+        .collect();
     let wanted = attempts(&bench.look(jobs));
     bench.permit(&wanted);
     let ready = attempts(&bench.wait(Duration::from_millis(1_000)));
     bench.permit(&ready);
     bench.stop_lane(Some("blocked by the provider"));
     let batch = bench.settled();
-    assert_eq!(batch.waiting.iter().map(|w| w.answered.outcome).collect::<Vec<_>>(), ["not_sent"]);
-    assert!(bench.cursors(Priority::Normal).is_empty(), "a paused lane is not looked at");
+    assert_eq!(
+        batch
+            .waiting
+            .iter()
+            .map(|w| w.answered.outcome)
+            .collect::<Vec<_>>(),
+        ["not_sent"]
+    );
+    assert!(
+        bench.cursors(Priority::Normal).is_empty(),
+        "a paused lane is not looked at"
+    );
     bench.stop_lane(None);
     assert_eq!(bench.cursors(Priority::Normal)[0].after, HEAD);
 }
@@ -320,12 +467,18 @@ fn a_throttle_holds_its_number_and_no_other() {
     let mut bench = Bench::new(10.0);
     let id = bench.one_on_the_wire();
     bench.answer(id, error(130_429));
-    let jobs = vec![bench.seen(8, LANE, Priority::Normal), bench.seen(9, OTHER, Priority::Normal)];
+    let batch = bench.settled();
+    let jobs = vec![
+        bench.seen(8, LANE, Priority::Normal),
+        bench.seen(9, OTHER, Priority::Normal),
+    ];
     bench.mono += Duration::from_millis(100);
     let wanted = attempts(&bench.look(jobs));
     assert_eq!(wanted.iter().map(|w| w.id).collect::<Vec<_>>(), [JobId(9)]);
-    let batch = bench.settled();
-    assert_eq!((batch.waiting[0].reason, batch.waiting[0].spends), (WaitReason::RateLimited, false));
+    assert_eq!(
+        (batch.waiting[0].reason, batch.waiting[0].spends),
+        (WaitReason::RateLimited, false)
+    );
 }
 
 #[test]
@@ -343,7 +496,10 @@ fn outcomes_that_the_database_did_not_take_are_written_again() {
     let id = bench.one_on_the_wire();
     bench.answer(id, accepted());
     let batch = bench.settled();
-    bench.tell(Event::Settled { batch: batch.clone(), written: false });
+    bench.tell(Event::Settled {
+        batch: batch.clone(),
+        written: false,
+    });
     let again = settles(bench.wait(Duration::from_secs(1)));
     assert_eq!(again, [batch]);
 }
@@ -359,12 +515,25 @@ fn a_drain_posts_nothing_more_settles_what_is_on_the_wire_and_ends() {
     bench.answer(id, accepted());
     let batch = bench.settled();
     // The attempt of the second job may still be under way; it is not used.
-    let wanted = vec![Wanted { id: JobId(8), lane: LANE, tries: 0, shard: 0, recipient_hash: 8, counted: false }];
-    let mut last = bench.tell(Event::Settled { batch, written: true });
+    let wanted = vec![Wanted {
+        id: JobId(8),
+        lane: LANE,
+        tries: 0,
+        shard: 0,
+        recipient_hash: 8,
+        counted: false,
+    }];
+    let mut last = bench.tell(Event::Settled {
+        batch,
+        written: true,
+    });
     if !last.iter().any(|a| matches!(a, Action::Finish)) {
         last = bench.permit(&wanted);
         for batch in settles(bench.wait(Duration::from_millis(20))) {
-            last = bench.tell(Event::Settled { batch, written: true });
+            last = bench.tell(Event::Settled {
+                batch,
+                written: true,
+            });
         }
     }
     assert!(last.iter().any(|a| matches!(a, Action::Finish)), "{last:?}");
@@ -378,7 +547,10 @@ fn looks_go_on_from_the_last_key_now_and_then_back_and_once_a_minute_to_the_head
     bench.look(vec![job]);
     assert_eq!(bench.cursors(Priority::Normal)[0].after, key);
     bench.mono += Duration::from_secs(2);
-    assert_eq!(bench.cursors(Priority::Normal)[0].after.0, key.0 - Duration::from_secs(30));
+    assert_eq!(
+        bench.cursors(Priority::Normal)[0].after.0,
+        key.0 - Duration::from_secs(30)
+    );
     bench.mono += Duration::from_secs(1);
     assert_eq!(bench.cursors(Priority::Normal)[0].after, key);
     bench.mono += Duration::from_secs(58);
@@ -388,8 +560,14 @@ fn looks_go_on_from_the_last_key_now_and_then_back_and_once_a_minute_to_the_head
 #[test]
 fn jobs_of_a_template_that_is_no_longer_held_are_found_again_from_the_head() {
     let mut bench = Bench::new(10.0);
-    let template = TemplateName { name: "order_confirmation".into(), language: "en".into() };
-    bench.world.paused_templates = vec![HeldTemplate { account: "waba".into(), template }];
+    let template = TemplateName {
+        name: "order_confirmation".into(),
+        language: "en".into(),
+    };
+    bench.world.paused_templates = vec![HeldTemplate {
+        account: "waba".into(),
+        template,
+    }];
     bench.show_world();
     let job = bench.seen(7, LANE, Priority::Normal);
     bench.look(vec![job]);
@@ -406,7 +584,11 @@ fn a_ring_looks_from_the_head_because_its_job_may_have_committed_late() {
     bench.look(vec![job]);
     let actions = bench.tell(Event::Rang(Some(LANE)));
     let cursors = actions.iter().find_map(|a| match a {
-        Action::Look { why: LookFor::Bell, cursors, .. } => Some(cursors.clone()),
+        Action::Look {
+            why: LookFor::Bell,
+            cursors,
+            ..
+        } => Some(cursors.clone()),
         _ => None,
     });
     assert_eq!(cursors.expect("a look")[0].after, HEAD);

@@ -24,8 +24,8 @@ impl Account {
         if !rustix::process::geteuid().is_root() {
             return Ok(Self::Ours);
         }
-        let users = fs::read_to_string("/etc/passwd")
-            .map_err(|e| io_error("cannot read /etc/passwd", e))?;
+        let users =
+            fs::read_to_string("/etc/passwd").map_err(io_error("cannot read /etc/passwd"))?;
         ["postgres", "nobody"]
             .into_iter()
             .find_map(|name| find(&users, name))
@@ -46,12 +46,10 @@ impl Account {
         let Self::Other { uid, gid, name } = self else {
             return Ok(());
         };
-        std::os::unix::fs::chown(path, Some(*uid), Some(*gid)).map_err(|e| {
-            io_error(
-                format!("cannot give {} to user `{name}`", path.display()),
-                e,
-            )
-        })
+        std::os::unix::fs::chown(path, Some(*uid), Some(*gid)).map_err(io_error(format!(
+            "cannot give {} to user `{name}`",
+            path.display()
+        )))
     }
 
     /// Whether this user may go down to `dir`: root's home, for one, is closed to others.
@@ -61,7 +59,7 @@ impl Account {
         };
         for step in dir.ancestors() {
             let metadata = fs::metadata(step)
-                .map_err(|e| io_error(format!("cannot look at {}", step.display()), e))?;
+                .map_err(io_error(format!("cannot look at {}", step.display())))?;
             let may_enter = match metadata.mode() {
                 mode if metadata.uid() == *uid => mode & 0o100,
                 mode if metadata.gid() == *gid => mode & 0o010,

@@ -13,8 +13,13 @@ stop() {
   "$pg_ctl" --pgdata "$dir/data" stop --silent --wait --mode "$1" --timeout 60 >>"$dir/postgres.log" 2>&1
 }
 
-"$pg_ctl" --pgdata "$dir/data" --log "$dir/postgres.log" start --silent --wait --timeout 60 >>"$dir/postgres.log" 2>&1 &&
-  { printf ready && read -r _; } 2>/dev/null
+if "$pg_ctl" --pgdata "$dir/data" --log "$dir/postgres.log" start --silent --wait --timeout 60 >>"$dir/postgres.log" 2>&1
+then
+  printf ready 2>/dev/null
+  read -r _
+else
+  tail -n 10 "$dir/postgres.log"
+fi
 
 # `fast` disconnects everyone and writes a checkpoint; `immediate` leaves it to the next start to recover.
 stop fast || stop immediate

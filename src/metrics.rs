@@ -1,0 +1,332 @@
+//! What Prometheus sees (DESIGN.md 4.5): one registry of our own, so that a test reads a clean one. Dispatch and the webhook
+//! bring their own meters; here they are put together with what is true of the process and of the queue as a whole. Every
+//! label has a bounded set of values, with 10,000 numbers too.
+
+use prometheus::{
+    Encoder as _, Gauge, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    core::Collector, process_collector::ProcessCollector,
+};
+
+use crate::{dispatch, http, store::sample::Sample};
+
+/// Of all pools, those that have the least room are shown.
+const POOLS_SHOWN: usize = 50;
+
+/// Everything that is counted.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// What the workers count.
+    pub dispatch: dispatch::meters::Meters,
+    /// What the webhook and the fold count.
+    pub http: http::meters::Meters,
+    /// The share of the allowed messages per second that was used, over all numbers with work.
+    pub pacing_utilisation: Gauge,
+    /// Shards that this instance may send for.
+    pub lease_held: IntGauge,
+    jobs_enqueued: IntCounterVec,
+    queue_jobs: IntGaugeVec,
+    queue_oldest_eligible: IntGaugeVec,
+    unknown_jobs: IntGauge,
+    messaging_limit_remaining: IntGaugeVec,
+    breaker_open: IntGaugeVec,
+}
+
+impl Metrics {
+    /// Fresh metrics in a registry of their own, with those of the process.
+    #[must_use]
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let make = Maker {
+            registry: &registry,
+        };
+        make.build_info();
+        make.add(ProcessCollector::for_self());
+        Self {
+            dispatch: make.dispatch(),
+            http: make.http(),
+            pacing_utilisation: make.ratio(
+                "pacing_utilisation_ratio",
+                "The share of the allowed messages per second that was used, over all numbers with work",
+            ),
+            lease_held: make.gauge("lease_held", "Shards that this instance may send for"),
+            jobs_enqueued: make.counters(
+                "jobs_enqueued_total",
+                "Jobs enqueued since this process started, counted a minute later",
+                &["kind", "producer"],
+            ),
+            queue_jobs: make.gauges("queue_jobs", "Jobs in the queue", &["priority", "state"]),
+            queue_oldest_eligible: make.gauges(
+                "queue_oldest_eligible_seconds",
+                "How long the oldest job that is due has waited",
+                &["priority"],
+            ),
+            unknown_jobs: make.gauge("unknown_jobs", "Jobs that were posted and got no answer"),
+            messaging_limit_remaining: make.gauges(
+                "messaging_limit_remaining",
+                "Recipients that a pool may still reach in its rolling 24 h, for the pools with the least room",
+                &["pool"],
+            ),
+            breaker_open: make.gauges(
+                "breaker_open",
+                "What is stopped now, by scope and by why: operator, or the provider's error code",
+                &["scope", "reason"],
+            ),
+            registry,
+        }
+    }
+
+    /// For whoever shows it.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Shows the queue as it was just seen.
+    pub fn show(&self, sample: &Sample) {
+        self.queue_jobs.reset();
+        self.queue_oldest_eligible.reset();
+        for jobs in &sample.queued {
+            let priority = jobs.priority.as_str();
+            self.queue_jobs
+                .with_label_values(&[priority, &jobs.state])
+                .add(jobs.count);
+            if let Some(waited) = jobs.oldest_waited_s {
+                self.queue_oldest_eligible
+                    .with_label_values(&[priority])
+                    .set(waited);
+            }
+        }
+        self.unknown_jobs.set(sample.unknown());
+        self.breaker_open.reset();
+        for stopped in &sample.stopped {
+            self.breaker_open
+                .with_label_values(&[&stopped.scope, &stopped.reason])
+                .set(stopped.count);
+        }
+        for enqueued in &sample.enqueued {
+            let count = u64::try_from(enqueued.count).unwrap_or(0);
+            self.jobs_enqueued
+                .with_label_values(&[&enqueued.kind, &enqueued.producer])
+                .inc_by(count);
+        }
+    }
+
+    /// Shows the room of the pools that have the least.
+    pub fn show_pools(&self, mut pools: Vec<(String, i64)>) {
+        pools.sort_by_key(|(_, room)| *room);
+        self.messaging_limit_remaining.reset();
+        for (pool, room) in pools.iter().take(POOLS_SHOWN) {
+            self.messaging_limit_remaining
+                .with_label_values(&[pool])
+                .set(*room);
+        }
+    }
+
+    /// Everything in Prometheus' text form.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = Vec::new();
+        TextEncoder::new()
+            .encode(&self.registry.gather(), &mut text)
+            .expect("a vector takes all that is written");
+        String::from_utf8(text).expect("names, labels and numbers are text")
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Makes metrics and registers them. Names and labels are ours, so a mistake in them is found by the first test that runs.
+struct Maker<'a> {
+    registry: &'a Registry,
+}
+
+impl Maker<'_> {
+    fn dispatch(&self) -> dispatch::meters::Meters {
+        let meters = dispatch::meters::Meters::default();
+        meters
+            .register(self.registry)
+            .expect("each name is registered once");
+        meters.prepare();
+        meters
+    }
+
+    fn http(&self) -> http::meters::Meters {
+        let meters = http::meters::Meters::new();
+        meters
+            .register(self.registry)
+            .expect("each name is registered once");
+        meters
+    }
+
+    fn add(&self, collector: impl Collector + 'static) {
+        self.registry
+            .register(Box::new(collector))
+            .expect("each name is registered once");
+    }
+
+    fn added<C: Collector + Clone + 'static>(&self, collector: Result<C, prometheus::Error>) -> C {
+        let collector = collector.expect("names and labels are valid");
+        self.add(collector.clone());
+        collector
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.added(IntCounterVec::new(opts(name, help), labels))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.added(IntGaugeVec::new(opts(name, help), labels))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.added(IntGauge::with_opts(opts(name, help)))
+    }
+
+    fn ratio(&self, name: &str, help: &str) -> Gauge {
+        self.added(Gauge::with_opts(opts(name, help)))
+    }
+
+    fn build_info(&self) {
+        let info = self.gauges("build_info", "Which release this is", &["version"]);
+        info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    }
+}
+
+fn opts(name: &str, help: &str) -> Opts {
+    Opts::new(name, help).namespace("postrider")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        rules::{job::Priority, outcome::Answer},
+        store::sample::{Enqueued, Queued, Stopped},
+    };
+
+    fn sample() -> Sample {
+        Sample {
+            queued: vec![
+                Queued {
+                    priority: Priority::Urgent,
+                    state: "queued".into(),
+                    count: 3,
+                    oldest_waited_s: Some(7),
+                },
+                Queued {
+                    priority: Priority::Normal,
+                    state: "unknown".into(),
+                    count: 2,
+                    oldest_waited_s: None,
+                },
+            ],
+            stopped: vec![Stopped {
+                scope: "number".into(),
+                reason: "131048".into(),
+                count: 1,
+            }],
+            enqueued: vec![Enqueued {
+                kind: "otp".into(),
+                producer: "shop".into(),
+                count: 5,
+            }],
+        }
+    }
+
+    #[test]
+    fn every_metric_of_the_design_is_shown() {
+        let metrics = Metrics::new();
+        metrics.show(&sample());
+        metrics.show_pools(vec![("1".to_owned(), 5)]);
+        let accepted = Answer::Accepted {
+            provider_id: "wamid.1".into(),
+            held: false,
+            wa_id: None,
+            user_id: None,
+        };
+        metrics
+            .dispatch
+            .answered(&accepted, Duration::from_millis(80));
+        metrics
+            .dispatch
+            .finished
+            .with_label_values(&["otp", "accepted", ""])
+            .inc();
+        metrics
+            .dispatch
+            .database
+            .with_label_values(&["look"])
+            .observe(0.01);
+        metrics.http.receipts.with_label_values(&["read"]).inc();
+        metrics.http.requests.with_label_values(&["200"]).inc();
+        let text = metrics.render();
+        for line in [
+            "jobs_enqueued_total{kind=\"otp\",producer=\"shop\"} 5",
+            "jobs_finished_total{kind=\"otp\",reason=\"\",state=\"accepted\"} 1",
+            "queue_jobs{priority=\"urgent\",state=\"queued\"} 3",
+            "queue_oldest_eligible_seconds{priority=\"urgent\"} 7",
+            "enqueue_to_accepted_seconds_count{priority=\"urgent\"} 0",
+            "provider_request_seconds_count 1",
+            "provider_responses_total{code=\"0\",outcome=\"accepted\"} 1",
+            "pacing_utilisation_ratio 0",
+            "messaging_limit_remaining{pool=\"1\"} 5",
+            "unknown_jobs 2",
+            "receipts_total{status=\"read\"} 1",
+            "receipt_lag_seconds_count 0",
+            "webhook_requests_total{status=\"200\"} 1",
+            "lease_held 0",
+            "breaker_open{reason=\"131048\",scope=\"number\"} 1",
+            "database_seconds_count{statement=\"look\"} 1",
+            concat!("build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+        ] {
+            assert!(
+                text.contains(&format!("postrider_{line}")),
+                "{line} not in\n{text}"
+            );
+        }
+        assert!(text.contains("process_resident_memory_bytes"), "{text}");
+    }
+
+    #[test]
+    fn what_is_gone_is_no_longer_shown_and_counters_only_grow() {
+        let metrics = Metrics::new();
+        metrics.show(&sample());
+        metrics.show(&Sample {
+            enqueued: sample().enqueued,
+            ..Sample::default()
+        });
+        let text = metrics.render();
+        assert!(
+            !text.contains("breaker_open{") && !text.contains("queue_jobs{"),
+            "{text}"
+        );
+        assert!(text.contains("postrider_unknown_jobs 0"), "{text}");
+        assert!(
+            text.contains("jobs_enqueued_total{kind=\"otp\",producer=\"shop\"} 10"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn ten_thousand_pools_show_only_those_with_the_least_room() {
+        let metrics = Metrics::new();
+        metrics.show_pools(
+            (0..10_000)
+                .map(|room| (format!("pool{room}"), room))
+                .collect(),
+        );
+        let text = metrics.render();
+        assert_eq!(
+            text.matches("messaging_limit_remaining{").count(),
+            POOLS_SHOWN
+        );
+        assert!(text.contains("{pool=\"pool0\"} 0"));
+    }
+}
