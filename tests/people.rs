@@ -1,6 +1,9 @@
 //! People, not strings: what is said under one address holds for all addresses of the person.
 
-#![expect(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that finds nothing there has failed"
+)]
 
 mod common;
 

@@ -103,8 +103,11 @@ impl Poster {
             .into_iter()
             .filter_map(|event| webhook::resolve(&self.shared, &world, &traffic, event))
             .collect();
-        // What the ledger forgot is not coming any more.
-        traffic.schedule.outstanding -= taken - updates.len();
+        if updates.len() < taken {
+            // What the ledger forgot is not coming any more.
+            traffic.schedule.outstanding -= taken - updates.len();
+            self.shared.posted.notify_waiters();
+        }
         updates
     }
 

@@ -87,7 +87,7 @@ pub(super) fn user_id(wa_id: &str) -> String {
 pub(super) fn wa_id_of_user(candidate: &str) -> Option<String> {
     let number: u64 = candidate.split_once('.')?.1.parse().ok()?;
     let wa_id = number.wrapping_mul(UNSCRAMBLE).to_string();
-    (user_id(&wa_id) == candidate).then_some(wa_id)
+    ((8..=15).contains(&wa_id.len()) && user_id(&wa_id) == candidate).then_some(wa_id)
 }
 
 /// The `fbtrace_id` of an answer.

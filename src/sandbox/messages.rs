@@ -60,7 +60,7 @@ async fn reply(decision: Decision, reset: &ResetSwitch, version: Version) -> Res
     let mut response = match decision.reply {
         Reply::Json(status, body) => json(status, body),
         Reply::Html(status) => html(status),
-        Reply::Slow(body, over) => slow(body, over),
+        Reply::Slow(body, over) => slow(&body, over),
         Reply::Reset => return reset.pull().await,
         Reply::Silence => return pending().await,
     };
@@ -97,7 +97,7 @@ fn html(status: StatusCode) -> Response<Body> {
 }
 
 /// A body that trickles in.
-fn slow(body: Vec<u8>, over: Duration) -> Response<Body> {
+fn slow(body: &[u8], over: Duration) -> Response<Body> {
     let size = body.len().div_ceil(DRIPS as usize).max(1);
     let drips: Vec<Bytes> = body.chunks(size).map(Bytes::copy_from_slice).collect();
     let drips = stream::iter(drips).then(move |drip| async move {

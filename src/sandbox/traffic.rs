@@ -211,7 +211,7 @@ impl Shared {
             request: parsed.as_ref().ok(),
             now,
         };
-        let decision = traffic.decide(&arrival, sender.map(|number| &**number), checked);
+        let decision = traffic.decide(&arrival, sender.map(|number| &**number), checked.as_ref());
         if was_empty && !traffic.schedule.is_empty() {
             self.due.notify_one();
         }
@@ -268,13 +268,13 @@ impl Traffic {
         &mut self,
         arrival: &Arrival<'_>,
         sender: Result<&Number, ApiError>,
-        checked: Result<Checked, ApiError>,
+        checked: Result<&Checked, &ApiError>,
     ) -> Decision {
         let setup = &arrival.shared.setup;
         let serial = self.ledger.next_serial();
-        let mut row = self.row(arrival, checked.as_ref().ok());
+        let mut row = self.row(arrival, checked.ok());
         let account = sender.as_ref().ok().map(|number| number.account);
-        let verdict = self.judge(arrival, sender, checked.as_ref(), row.person);
+        let verdict = self.judge(arrival, sender, checked, row.person);
         let reply = match verdict {
             Err(error) => {
                 row.code = error.code;
@@ -286,7 +286,7 @@ impl Traffic {
                 row.accepted = true;
                 self.schedule
                     .plan(serial, fate, &setup.webhooks, arrival.now, &mut self.rng);
-                accepted(arrival, checked.as_ref().ok(), serial, fault.as_ref())
+                accepted(arrival, checked.ok(), serial, fault.as_ref())
             }
         };
         row.http_status = match &reply {

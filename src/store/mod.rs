@@ -13,6 +13,7 @@ use sqlx::{
 pub mod attempt;
 pub mod bell;
 pub mod embedded;
+pub mod facts;
 pub mod fold;
 pub mod inbound;
 pub mod lease;
@@ -20,7 +21,9 @@ pub mod look;
 pub mod migrate;
 pub mod people;
 pub mod receipts;
+pub mod sample;
 pub mod settle;
+pub mod sync;
 pub mod upkeep;
 
 /// The database, by way of a pool of connections. Cheap to clone.
