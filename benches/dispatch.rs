@@ -23,7 +23,11 @@ use bytes::Bytes;
 use postrider::{
     channel::whatsapp::{Client, Endpoint},
     sandbox::{self, Delay, Setup},
-    store::{ConnectOptions, Store, embedded::{Embedded, Options}, migrate},
+    store::{
+        ConnectOptions, Store,
+        embedded::{Embedded, Options},
+        migrate,
+    },
 };
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
@@ -88,6 +92,7 @@ async fn client_alone() -> anyhow::Result<()> {
         auth_header: "Authorization".into(),
         request_timeout: Duration::from_secs(10),
         connect_timeout: Duration::from_secs(5),
+        tcp_user_timeout: Duration::from_secs(10),
         http2_prior_knowledge: false,
         clients: 8,
     };

@@ -18,10 +18,27 @@ pub struct Endpoint {
     pub request_timeout: Duration,
     /// To connect, name lookup and TLS included. A request that fails in it has certainly not left.
     pub connect_timeout: Duration,
+    /// How long the peer may leave what we wrote unacknowledged, on Linux.
+    pub tcp_user_timeout: Duration,
     /// HTTP/2 without asking first, for plain connections to a stand-in.
     pub http2_prior_knowledge: bool,
     /// HTTP clients to spread requests over. Each keeps one HTTP/2 connection, which carries about 100 requests at once.
     pub clients: usize,
+}
+
+impl Default for Endpoint {
+    fn default() -> Self {
+        Self {
+            base_url: "https://graph.facebook.com".to_owned(),
+            api_version: "v25.0".to_owned(),
+            auth_header: "Authorization".to_owned(),
+            request_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(5),
+            tcp_user_timeout: Duration::from_secs(10),
+            http2_prior_knowledge: false,
+            clients: 1,
+        }
+    }
 }
 
 /// Why no client could be made; a fault of the configuration, not of the provider.
@@ -61,7 +78,7 @@ impl Endpoint {
         #[cfg(target_os = "linux")]
         {
             // A peer that vanished is noticed when it does not acknowledge, not when the system gives up after minutes.
-            builder = builder.tcp_user_timeout(self.request_timeout);
+            builder = builder.tcp_user_timeout(self.tcp_user_timeout);
         }
         if self.http2_prior_knowledge {
             builder = builder.http2_prior_knowledge();
@@ -182,11 +199,7 @@ mod tests {
         Endpoint {
             base_url: base_url.to_owned(),
             api_version: "v26.0".to_owned(),
-            auth_header: "Authorization".to_owned(),
-            request_timeout: Duration::from_secs(10),
-            connect_timeout: Duration::from_secs(5),
-            http2_prior_knowledge: false,
-            clients: 1,
+            ..Endpoint::default()
         }
     }
 

@@ -3,6 +3,7 @@
 pub mod exit;
 pub mod output;
 
+mod demo;
 mod migrate;
 
 use std::{ffi::OsString, io::Write as _, path::PathBuf};

@@ -7,12 +7,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     event::{About, Event},
+    meters::Meters,
     shell::{Pulse, Shell, boot_time},
     worker::{Load, Settings, Worker},
 };
 use crate::{
     channel::whatsapp::{Client, Endpoint},
-    metrics::Metrics,
     rules::outcome::Effect,
     store::{ConnectOptions, Store},
 };
@@ -51,7 +51,7 @@ pub struct Tools {
     /// Where effects beyond a job are written down.
     pub effects: mpsc::UnboundedSender<(Effect, About)>,
     /// What is counted.
-    pub metrics: Arc<Metrics>,
+    pub meters: Meters,
 }
 
 impl Crew {
@@ -135,7 +135,7 @@ impl Seat {
             client: Client::new(&tools.endpoint)?,
             events: self.events.clone(),
             effects: tools.effects,
-            metrics: tools.metrics,
+            meters: tools.meters,
             pulse: self.pulse,
             start: tokio::time::Instant::now(),
         };

@@ -11,11 +11,13 @@
 //! What this does not promise: an order between two jobs (the provider keeps none either), or that a job whose request was
 //! not answered is sent again at once (it may have been taken; see `docs/STATES.md`).
 
+pub mod applying;
 pub mod crew;
 pub mod event;
-// pub mod knowing;
+pub mod knowing;
 pub mod lane;
 pub mod leasing;
+pub mod meters;
 pub mod outbox;
 pub mod ringing;
 pub mod settlement;

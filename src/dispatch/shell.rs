@@ -17,13 +17,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     event::{About, Action, Event, Now},
+    meters::Meters,
     outbox::Batch,
     worker::{Load, Worker},
 };
 use crate::{
     channel::whatsapp::{Client, Sender, request},
     clock,
-    metrics::Metrics,
     rules::{job::JobId, outcome::Effect},
     store::{Store, attempt, look, settle},
 };
@@ -48,7 +48,7 @@ pub struct Shell {
     /// Where effects beyond a job are written down.
     pub effects: mpsc::UnboundedSender<(Effect, About)>,
     /// What it counts.
-    pub metrics: Arc<Metrics>,
+    pub meters: Meters,
     /// What it shows of itself.
     pub pulse: Arc<Pulse>,
     /// The start of its monotonic time.
@@ -177,13 +177,18 @@ impl Shell {
                     shell.tell(Event::LanesFound(found));
                 })
             }
-            Action::Look { why, cursors, held } => {
+            Action::Look {
+                why,
+                cursors,
+                held,
+                known,
+            } => {
                 _ = tokio::spawn(async move {
                     let seen = shell
                         .ask(
                             "look",
                             STATEMENT_MAX,
-                            look::look(shell.store.pool(), &cursors, &held),
+                            look::look(shell.store.pool(), &cursors, &held, &known),
                         )
                         .await;
                     shell.tell(Event::Looked { why, cursors, seen });
@@ -242,8 +247,8 @@ impl Shell {
     ) -> Option<T> {
         let asked = Instant::now();
         let answer = timeout(at_most, asking).await;
-        self.metrics
-            .database_seconds
+        self.meters
+            .database
             .with_label_values(&[statement])
             .observe(asked.elapsed().as_secs_f64());
         match answer {
@@ -270,7 +275,7 @@ impl Shell {
     ) {
         let body = Bytes::from(request::finish(&body, &callback));
         let reply = self.client.post(&sender, body).await;
-        self.metrics.answered(&reply.answer, reply.took);
+        self.meters.answered(&reply.answer, reply.took);
         let regain_access_in = reply.usage.and_then(|usage| usage.regain_access_in);
         self.tell(Event::Posted {
             id,
@@ -291,7 +296,7 @@ impl Shell {
         if !batch.dead.is_empty() {
             settle::dead(pool, &batch.dead).await?;
         }
-        self.metrics.settled(&batch.accepted, &batch.dead);
+        self.meters.settled(batch);
         Ok(())
     }
 }

@@ -7,11 +7,11 @@ use chrono::{DateTime, Utc};
 use crate::{
     channel::whatsapp::Sender,
     rules::{
-        job::{Kind, Lane, TemplateName},
+        job::{Lane, TemplateName},
         pace::Rate,
         template::{Standing, Template, Whitespace},
     },
-    store::look::HeldTemplate,
+    store::{facts::KindFact, look::HeldTemplate},
 };
 
 /// Facts about numbers, kinds and templates.
@@ -24,7 +24,7 @@ pub struct World {
     /// Every number that the configuration names.
     pub lanes: HashMap<Lane, LaneFacts>,
     /// Every kind.
-    pub kinds: HashMap<Arc<str>, KindFacts>,
+    pub kinds: HashMap<Arc<str>, KindFact>,
     /// Templates by account.
     pub templates: HashMap<String, HashMap<TemplateName, Arc<Template>>>,
     /// Templates that a person or the provider's answer paused, beside those whose own status says so.
@@ -48,15 +48,6 @@ pub struct LaneFacts {
     pub stopped: Option<String>,
     /// Where its requests go.
     pub sender: Arc<Sender>,
-}
-
-/// A kind, as gate and settlement need it.
-#[derive(Debug, Clone)]
-pub struct KindFacts {
-    /// What the gate asks.
-    pub kind: Kind,
-    /// How long an unanswered request waits for its receipt.
-    pub resolve_after: Duration,
 }
 
 impl World {

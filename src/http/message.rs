@@ -194,7 +194,7 @@ fn link(reader: &mut Reader<'_>, element: &Element<'_>) {
             reader.same_person(from.clone(), system.wa_id.clone(), LinkSource::NumberChange);
         }
         Some("user_changed_user_id") => {
-            reader.same_person(user.clone(), system.user_id.clone(), LinkSource::IdChange)
+            reader.same_person(user.clone(), system.user_id.clone(), LinkSource::IdChange);
         }
         _ => {}
     }

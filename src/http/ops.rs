@@ -94,7 +94,6 @@ struct Ops {
 }
 
 /// The routes of `ops.listen`.
-#[must_use]
 pub fn ops(registry: Registry, readiness: Readiness) -> Router {
     Router::new()
         .route("/metrics", get(metrics))

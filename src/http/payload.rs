@@ -303,7 +303,7 @@ impl Reader<'_> {
                     .into_iter()
                     .for_each(|raw| read(self, number.as_deref(), raw)),
                 Elements::Odd => {
-                    self.problem("messages", change.get(), "statuses or messages are no list")
+                    self.problem("messages", change.get(), "statuses or messages are no list");
                 }
                 Elements::Absent => {}
             }

@@ -76,6 +76,19 @@ impl Rate {
     }
 }
 
+/// What the provider lets a number post, from what it says of it (Meta, throughput, 2026-09): 20 messages a second when
+/// the number is also used on the phone app, 1,000 at the level HIGH, 80 at STANDARD; where it says nothing, the brief's
+/// careful 10.
+#[must_use]
+pub fn provider_rate(throughput_level: Option<&str>, is_on_biz_app: bool) -> Rate {
+    Rate(match throughput_level {
+        _ if is_on_biz_app => 20.0,
+        Some("HIGH") => 1_000.0,
+        Some("STANDARD") => 80.0,
+        _ => 10.0,
+    })
+}
+
 /// The hand that moves all pacers of one thread: governor asks it for the time that the caller was given.
 #[derive(Debug, Clone, Default)]
 pub struct Hand(Arc<AtomicU64>);

@@ -13,6 +13,7 @@ use sqlx::{
 pub mod attempt;
 pub mod bell;
 pub mod embedded;
+pub mod facts;
 pub mod fold;
 pub mod inbound;
 pub mod lease;
@@ -20,7 +21,9 @@ pub mod look;
 pub mod migrate;
 pub mod people;
 pub mod receipts;
+pub mod sample;
 pub mod settle;
+pub mod sync;
 pub mod upkeep;
 
 /// The database, by way of a pool of connections. Cheap to clone.
@@ -99,7 +102,9 @@ pub fn is_away(error: &sqlx::Error) -> bool {
 /// one row's fault, and the others can go on without it.
 #[must_use]
 pub fn is_bad_value(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
     code.is_some_and(|code| code.starts_with("22") || code.starts_with("54"))
 }
 

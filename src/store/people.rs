@@ -10,6 +10,7 @@ use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
 
 use super::receipts::column;
+use crate::rules::job::Lane;
 
 /// Two addresses that are one person's.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -102,6 +103,41 @@ async fn new_links<'a>(pool: &PgPool, links: &'a [Link]) -> Result<Vec<&'a Link>
             .and_then(|index| links.get(index))
     };
     Ok(ordinals.into_iter().filter_map(at).collect())
+}
+
+/// Notes that the provider told us of a person who wants no marketing from this business.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn opt_out_of_marketing(
+    pool: &PgPool,
+    person: &str,
+    at: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let wish = Wish {
+        key: person.to_owned(),
+        scope: "marketing".to_owned(),
+        given: false,
+        at,
+        source: "provider",
+        evidence: None,
+    };
+    heed(&mut *pool.acquire().await?, &[wish]).await
+}
+
+/// Closes a service window that the provider says is closed.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn close_window(pool: &PgPool, person: &str, lane: Lane) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "delete from postrider.service_window where person = $1 and lane = $2",
+        person,
+        lane.0
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
 }
 
 /// Writes down what people want; the newest word of each sort stays.

@@ -26,9 +26,9 @@ use sqlx::{
 use tokio::sync::OnceCell;
 
 pub(crate) mod daemon;
+pub(crate) mod receiving;
 pub(crate) mod rig;
 pub(crate) mod sql;
-pub(crate) mod receiving;
 
 /// Where the tests' server is, when it is not ours.
 pub(crate) const SERVER: &str = "POSTRIDER_TEST_DATABASE_URL";

@@ -101,8 +101,7 @@ mod tests {
         let it = usage(&[
             (
                 "x-business-use-case-usage",
-                r#"{"102":[{"type":"whatsapp","call_count":28,"total_cputime":15,"total_time":12,"estimated_time_to_regain_access":0}],
-                    "103":[{"type":"whatsapp","call_count":100,"estimated_time_to_regain_access":17}]}"#,
+                r#"{"102":[{"type":"whatsapp","call_count":28,"total_cputime":15,"total_time":12,"estimated_time_to_regain_access":0}],"103":[{"type":"whatsapp","call_count":100,"estimated_time_to_regain_access":17}]}"#,
             ),
             (
                 "x-app-usage",

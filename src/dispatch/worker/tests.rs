@@ -9,12 +9,7 @@ use serde_json::value::RawValue;
 use super::*;
 use crate::{
     channel::whatsapp::{Client, Endpoint},
-    dispatch::{
-        event::LookFor,
-        lane::HEAD,
-        outbox::Batch,
-        world::{KindFacts, LaneFacts},
-    },
+    dispatch::{event::LookFor, lane::HEAD, outbox::Batch, world::LaneFacts},
     rules::{
         job::{Job, KeepParameters, Kind, PersonFacts, TemplateName, WaitReason},
         outcome::{Answer, ProviderError},
@@ -22,6 +17,7 @@ use crate::{
     },
     store::{
         attempt::Wanted,
+        facts::KindFact,
         look::{Cursor, HeldTemplate, Seen},
     },
 };
@@ -40,6 +36,7 @@ fn lane_facts(rate: f64) -> LaneFacts {
         auth_header: "Authorization".into(),
         request_timeout: Duration::from_secs(1),
         connect_timeout: Duration::from_secs(1),
+        tcp_user_timeout: Duration::from_secs(10),
         http2_prior_knowledge: false,
         clients: 1,
     };
@@ -72,7 +69,8 @@ fn world(rate: f64) -> World {
         lanes: [LANE, OTHER].map(|lane| (lane, lane_facts(rate))).into(),
         kinds: [(
             "order".into(),
-            KindFacts {
+            KindFact {
+                resend: true,
                 kind,
                 resolve_after: Duration::from_secs(120),
             },

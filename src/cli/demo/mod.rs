@@ -1,0 +1,4 @@
+//! `postrider demo`
+
+mod check;
+mod samples;

@@ -1,0 +1,227 @@
+//! Keeps the workers' picture of the world up to date: reads the facts every second, and at once when somebody says that
+//! they changed.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use secrecy::SecretString;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    crew::Crew,
+    event::Event,
+    world::{LaneFacts, World},
+};
+use crate::{
+    channel::whatsapp::{Client, Sender},
+    rules::{
+        job::{Lane, TemplateName},
+        pace::{Rate, provider_rate},
+        template::{Template, Whitespace},
+    },
+    store::{
+        Store,
+        facts::{self, Facts, NumberFact, PauseFact, Scope, TemplateFact},
+        look::HeldTemplate,
+    },
+};
+
+/// What changes the rules takes effect within a second.
+const READ_EVERY: Duration = Duration::from_secs(1);
+/// The only status in which a number can send (Meta, phone numbers, 2026-09).
+const CONNECTED: &str = "CONNECTED";
+/// The status of a number that the provider was never asked about.
+const NEVER_SYNCED: &str = "UNKNOWN";
+
+/// What the configuration says of numbers and templates; replaced as a whole by a reload.
+#[derive(Debug, Clone)]
+pub struct Guide {
+    /// What becomes of line breaks and runs of blanks in parameters.
+    pub whitespace: Whitespace,
+    /// Messages per second of a number that nobody set a rate for; `None`: what the provider says.
+    pub rate: Option<Rate>,
+    /// Tokens by account.
+    pub tokens: BTreeMap<String, SecretString>,
+}
+
+/// What keeps the picture.
+pub struct Knowing {
+    /// Where the facts are.
+    pub store: Store,
+    /// Who is to be told.
+    pub crew: Crew,
+    /// Prepares requests.
+    pub client: Client,
+    /// What the configuration says.
+    pub guide: watch::Receiver<Guide>,
+    /// Rung when facts changed.
+    pub changed: Arc<Notify>,
+}
+
+impl Knowing {
+    /// Reads and tells until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut picture = Picture::default();
+        while !stop.is_cancelled() {
+            match self.read(&mut picture).await {
+                Ok(()) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "the facts about numbers and templates could not be read")
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.changed.notified() => {}
+                _ = self.guide.changed() => picture.senders.clear(),
+                () = tokio::time::sleep(READ_EVERY) => {}
+            }
+        }
+    }
+
+    async fn read(&mut self, picture: &mut Picture) -> Result<(), sqlx::Error> {
+        let templates = facts::templates_since(self.store.pool(), picture.revision).await?;
+        picture.learn(templates);
+        let facts = facts::load(self.store.pool()).await?;
+        let guide = self.guide.borrow_and_update().clone();
+        let world = Arc::new(picture.world(facts, &guide, &self.client));
+        self.crew.tell(|| Event::World(Arc::clone(&world)));
+        Ok(())
+    }
+}
+
+/// What is remembered between two readings.
+#[derive(Default)]
+struct Picture {
+    revision: i64,
+    templates: HashMap<String, HashMap<TemplateName, Arc<Template>>>,
+    senders: HashMap<String, Arc<Sender>>,
+}
+
+impl Picture {
+    fn learn(&mut self, templates: Vec<TemplateFact>) {
+        for fact in templates {
+            self.revision = self.revision.max(fact.revision);
+            let template = Template::parse(
+                &fact.status,
+                &fact.category,
+                &fact.parameter_format,
+                &fact.components,
+            );
+            let name = TemplateName {
+                name: fact.name,
+                language: fact.language,
+            };
+            self.templates
+                .entry(fact.waba_id)
+                .or_default()
+                .insert(name, Arc::new(template));
+        }
+    }
+
+    fn world(&mut self, facts: Facts, guide: &Guide, client: &Client) -> World {
+        let lanes = facts
+            .numbers
+            .iter()
+            .filter_map(|number| {
+                let sender = self.sender(number, guide, client)?;
+                Some((
+                    number.lane,
+                    lane_facts(number, sender, &facts.pauses, guide),
+                ))
+            })
+            .collect::<HashMap<Lane, LaneFacts>>();
+        World {
+            installation: facts.settings.installation().to_owned(),
+            whitespace: guide.whitespace,
+            lanes,
+            paused_templates: facts.pauses.iter().filter_map(paused_template).collect(),
+            kinds: facts.kinds,
+            templates: self.templates.clone(),
+        }
+    }
+
+    /// Where the number's requests go; made once. Without a token there is nowhere to go.
+    fn sender(
+        &mut self,
+        number: &NumberFact,
+        guide: &Guide,
+        client: &Client,
+    ) -> Option<Arc<Sender>> {
+        if let Some(sender) = self.senders.get(&number.phone_number_id) {
+            return Some(Arc::clone(sender));
+        }
+        let token = guide.tokens.get(&number.waba_id)?;
+        match client.sender(&number.phone_number_id, token) {
+            Ok(sender) => {
+                let sender = Arc::new(sender);
+                self.senders
+                    .insert(number.phone_number_id.clone(), Arc::clone(&sender));
+                Some(sender)
+            }
+            Err(error) => {
+                tracing::error!(%error, number = number.phone_number_id, "no request can be made for this number");
+                None
+            }
+        }
+    }
+}
+
+fn lane_facts(
+    number: &NumberFact,
+    sender: Arc<Sender>,
+    pauses: &[PauseFact],
+    guide: &Guide,
+) -> LaneFacts {
+    let set = number
+        .messages_per_second
+        .and_then(|rate| Rate::new(rate).ok());
+    let provider = || provider_rate(number.throughput_level.as_deref(), number.is_on_biz_app);
+    LaneFacts {
+        phone_number_id: number.phone_number_id.clone(),
+        account: number.waba_id.clone(),
+        shard: number.shard,
+        rate: set.or(guide.rate).unwrap_or_else(provider),
+        free_at: number.free_at,
+        stopped: stopped(number, pauses),
+        sender,
+    }
+}
+
+/// Why the number may not send, for people.
+fn stopped(number: &NumberFact, pauses: &[PauseFact]) -> Option<String> {
+    let pause = pauses.iter().find(|pause| match pause.scope {
+        Scope::All => true,
+        Scope::Number => pause.target == number.phone_number_id,
+        Scope::Account => pause.target == number.waba_id,
+        _ => false,
+    });
+    if let Some(pause) = pause {
+        return Some(format!("{} paused: {}", pause.scope.as_str(), pause.reason));
+    }
+    match number.status.as_str() {
+        CONNECTED => None,
+        // Without its templates every job would be refused for having none.
+        NEVER_SYNCED => Some("the provider was not asked about it yet".to_owned()),
+        status => Some(format!("the provider says that it is {status}")),
+    }
+}
+
+fn paused_template(pause: &PauseFact) -> Option<HeldTemplate> {
+    if pause.scope != Scope::Template {
+        return None;
+    }
+    let (account, template) = pause.target.split_once('/')?;
+    let (name, language) = template.split_once('/')?;
+    let template = TemplateName {
+        name: name.to_owned(),
+        language: language.to_owned(),
+    };
+    Some(HeldTemplate {
+        account: account.to_owned(),
+        template,
+    })
+}

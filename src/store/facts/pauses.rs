@@ -1,0 +1,167 @@
+//! What is stopped, by whom and until when. A person's pause and the provider's stand side by side: ending one leaves the
+//! other, unless a person ends both.
+
+use chrono::{DateTime, Utc};
+use sqlx::{PgConnection, PgPool};
+
+/// What a pause stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, sqlx::Type)]
+#[sqlx(type_name = "text", rename_all = "lowercase")]
+pub enum Scope {
+    /// Everything; its target is empty.
+    All,
+    /// A kind, by name.
+    Kind,
+    /// A priority, by its word.
+    Priority,
+    /// A batch, by the upstream's name for it.
+    Batch,
+    /// A number, by Meta's id.
+    Number,
+    /// An account, by Meta's id.
+    Account,
+    /// A template, as `waba_id/name/language`.
+    Template,
+}
+
+impl Scope {
+    /// The word in SQL, logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Kind => "kind",
+            Self::Priority => "priority",
+            Self::Batch => "batch",
+            Self::Number => "number",
+            Self::Account => "account",
+            Self::Template => "template",
+        }
+    }
+}
+
+/// Who pauses or resumes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By<'a> {
+    /// A person, by login role; it is written into the history.
+    Operator(&'a str),
+    /// The provider, by an answer or a webhook.
+    Provider,
+}
+
+impl<'a> By<'a> {
+    fn source(self) -> &'static str {
+        match self {
+            Self::Operator(_) => "operator",
+            Self::Provider => "provider",
+        }
+    }
+
+    fn name(self) -> &'a str {
+        match self {
+            Self::Operator(name) => name,
+            Self::Provider => "postrider",
+        }
+    }
+}
+
+/// A pause to be made.
+#[derive(Debug, Clone, Copy)]
+pub struct Pause<'a> {
+    /// What it stops.
+    pub scope: Scope,
+    /// Which.
+    pub target: &'a str,
+    /// Who stops it.
+    pub by: By<'a>,
+    /// Why, for people.
+    pub reason: &'a str,
+    /// The provider's error code that caused it.
+    pub error_code: Option<i32>,
+    /// When it ends by itself; `None` when somebody must end it.
+    pub until: Option<DateTime<Utc>>,
+}
+
+/// A pause that holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PauseFact {
+    /// What it stops.
+    pub scope: Scope,
+    /// Which.
+    pub target: String,
+    /// Whether the provider did it, rather than a person.
+    pub by_provider: bool,
+    /// Why, for people.
+    pub reason: String,
+    /// The provider's error code that caused it.
+    pub error_code: Option<i32>,
+    /// Who: a login role, or postrider.
+    pub by: String,
+    /// Since when.
+    pub since: DateTime<Utc>,
+    /// When it ends by itself.
+    pub until: Option<DateTime<Utc>>,
+}
+
+pub(super) async fn load(connection: &mut PgConnection) -> Result<Vec<PauseFact>, sqlx::Error> {
+    sqlx::query_as!(
+        PauseFact,
+        r#"select scope as "scope: Scope", target, source = 'provider' as "by_provider!", reason, error_code, by, since,
+             until
+           from postrider.pause where until is null or until > now() order by since"#
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// Stops something; returns whether anything changed. The provider's word never shortens a pause that its word made
+/// longer; a person's always counts as it is.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn pause(pool: &PgPool, pause: &Pause<'_>) -> Result<bool, sqlx::Error> {
+    sqlx::query_file_scalar!(
+        "src/store/facts_pause.sql",
+        pause.scope.as_str(),
+        pause.target,
+        pause.by.source(),
+        pause.reason,
+        pause.error_code,
+        pause.by.name(),
+        pause.until,
+    )
+    .fetch_one(pool)
+    .await
+}
+
+/// Ends a pause; returns whether there was one. A person ends the provider's too, the provider only its own.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn resume(
+    pool: &PgPool,
+    scope: Scope,
+    target: &str,
+    by: By<'_>,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_file_scalar!(
+        "src/store/facts_resume.sql",
+        scope.as_str(),
+        target,
+        by.source(),
+        by.name()
+    )
+    .fetch_one(pool)
+    .await
+}
+
+/// Clears away pauses whose time is over; returns how many. They did not hold any more anyway.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn expire_pauses(pool: &PgPool) -> Result<u64, sqlx::Error> {
+    let gone = sqlx::query!("delete from postrider.pause where until <= now()")
+        .execute(pool)
+        .await?;
+    Ok(gone.rows_affected())
+}

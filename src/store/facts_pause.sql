@@ -1,0 +1,23 @@
+-- Stops something, or changes a pause that is there. What people do goes into the history.
+-- $1 scope, $2 target, $3 source, $4 reason, $5 error code, $6 who, $7 until
+with stopped as (
+  insert into postrider.pause (scope, target, source, reason, error_code, by, until)
+  values ($1, $2, $3, $4, $5, $6, $7)
+  on conflict (scope, target, source) do update set
+    reason = excluded.reason,
+    error_code = excluded.error_code,
+    by = excluded.by,
+    until = excluded.until,
+    -- One that had run out and was not cleared away yet begins anew.
+    since = case when pause.until <= now() then now() else pause.since end
+  -- Answers come in any order: a short pause that arrives late does not undo a long one.
+  where excluded.source = 'operator' or excluded.until is null or excluded.until >= pause.until
+  returning *
+),
+noted as (
+  insert into postrider.operator_event (who, action, target, detail)
+  select by, 'pause', trim(scope || ' ' || target), jsonb_strip_nulls(jsonb_build_object('reason', reason, 'until', until))
+  from stopped
+  where source = 'operator'
+)
+select exists (select from stopped) as "changed!"
