@@ -92,6 +92,7 @@ async fn client_alone() -> anyhow::Result<()> {
         auth_header: "Authorization".into(),
         request_timeout: Duration::from_secs(10),
         connect_timeout: Duration::from_secs(5),
+        tcp_user_timeout: Duration::from_secs(10),
         http2_prior_knowledge: false,
         clients: 8,
     };

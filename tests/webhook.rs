@@ -1,6 +1,9 @@
 //! The webhook: who may speak, what is kept, and when we say 200.
 
-#![expect(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that finds nothing there has failed"
+)]
 
 mod common;
 

@@ -106,6 +106,8 @@ pub enum Action {
         cursors: Vec<Cursor>,
         /// Templates to leave out.
         held: Vec<HeldTemplate>,
+        /// Jobs to leave out, because memory has them.
+        known: Vec<JobId>,
     },
     /// Commit attempts.
     Attempt {

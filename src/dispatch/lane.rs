@@ -84,8 +84,6 @@ pub struct Reading {
     after: (DateTime<Utc>, JobId),
     went_back: Duration,
     went_to_head: Duration,
-    /// Jobs of this priority that memory has, in whatever phase.
-    pub known: usize,
 }
 
 impl Reading {
@@ -94,7 +92,6 @@ impl Reading {
             after: HEAD,
             went_back: now,
             went_to_head: now,
-            known: 0,
         }
     }
 
@@ -109,6 +106,12 @@ impl Reading {
             self.went_back = now;
             return (self.after.0 - BACK_BY, JobId(0)).min(self.after).max(HEAD);
         }
+        self.after
+    }
+
+    /// How far it was read.
+    #[must_use]
+    pub fn after(&self) -> (DateTime<Utc>, JobId) {
         self.after
     }
 

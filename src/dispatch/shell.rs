@@ -177,13 +177,18 @@ impl Shell {
                     shell.tell(Event::LanesFound(found));
                 })
             }
-            Action::Look { why, cursors, held } => {
+            Action::Look {
+                why,
+                cursors,
+                held,
+                known,
+            } => {
                 _ = tokio::spawn(async move {
                     let seen = shell
                         .ask(
                             "look",
                             STATEMENT_MAX,
-                            look::look(shell.store.pool(), &cursors, &held),
+                            look::look(shell.store.pool(), &cursors, &held, &known),
                         )
                         .await;
                     shell.tell(Event::Looked { why, cursors, seen });
@@ -242,7 +247,8 @@ impl Shell {
     ) -> Option<T> {
         let asked = Instant::now();
         let answer = timeout(at_most, asking).await;
-        self.meters.database
+        self.meters
+            .database
             .with_label_values(&[statement])
             .observe(asked.elapsed().as_secs_f64());
         match answer {

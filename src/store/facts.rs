@@ -82,13 +82,17 @@ impl Settings {
     /// Names this installation in callback data.
     #[must_use]
     pub fn installation(&self) -> &str {
-        self.get("installation").and_then(Value::as_str).unwrap_or_default()
+        self.get("installation")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
     }
 
     /// Keys the hashes of recipients.
     #[must_use]
     pub fn recipient_hash_seed(&self) -> i64 {
-        self.get("recipient_hash_seed").and_then(Value::as_i64).unwrap_or_default()
+        self.get("recipient_hash_seed")
+            .and_then(Value::as_i64)
+            .unwrap_or_default()
     }
 }
 
@@ -120,30 +124,58 @@ pub struct TemplateFact {
 /// # Errors
 /// When the database does not answer.
 pub async fn load(pool: &PgPool) -> Result<Facts, sqlx::Error> {
-    let mut snapshot = pool.begin_with("begin isolation level repeatable read, read only").await?;
-    let numbers =
-        sqlx::query_file_as!(NumberFact, "src/store/facts_numbers.sql").fetch_all(&mut *snapshot).await?;
+    let mut snapshot = pool
+        .begin_with("begin isolation level repeatable read, read only")
+        .await?;
+    let numbers = sqlx::query_file_as!(NumberFact, "src/store/facts_numbers.sql")
+        .fetch_all(&mut *snapshot)
+        .await?;
     let kinds = kinds(&mut snapshot).await?;
     let pauses = pauses::load(&mut snapshot).await?;
-    let settings = sqlx::query!("select name, value from postrider.setting").fetch_all(&mut *snapshot).await?;
+    let settings = sqlx::query!("select name, value from postrider.setting")
+        .fetch_all(&mut *snapshot)
+        .await?;
     snapshot.commit().await?;
-    let settings = Settings(settings.into_iter().map(|row| (row.name, row.value)).collect());
-    Ok(Facts { numbers, kinds, pauses, settings })
+    let settings = Settings(
+        settings
+            .into_iter()
+            .map(|row| (row.name, row.value))
+            .collect(),
+    );
+    Ok(Facts {
+        numbers,
+        kinds,
+        pauses,
+        settings,
+    })
 }
 
 async fn kinds(connection: &mut PgConnection) -> Result<HashMap<Arc<str>, KindFact>, sqlx::Error> {
-    let rows = sqlx::query_file!("src/store/facts_kinds.sql").fetch_all(connection).await?;
+    let rows = sqlx::query_file!("src/store/facts_kinds.sql")
+        .fetch_all(connection)
+        .await?;
     let facts = rows.into_iter().map(|row| {
         let kind = Kind {
             name: row.name.into(),
-            priority: Priority::from_i16(row.priority).expect("the table's check keeps it within 0 to 2"),
+            priority: Priority::from_i16(row.priority)
+                .expect("the table's check keeps it within 0 to 2"),
             categories: row.categories,
             requires_opt_in: row.requires_opt_in,
             consent_scope: row.consent_scope,
-            keep_parameters: row.keep_parameters.parse().expect("the table's check allows no other word"),
+            keep_parameters: row
+                .keep_parameters
+                .parse()
+                .expect("the table's check allows no other word"),
         };
         let resolve_after = Duration::try_from_secs_f64(row.resolve_after_s).unwrap_or_default();
-        (Arc::clone(&kind.name), KindFact { kind, resolve_after, resend: row.on_unknown == "resend" })
+        (
+            Arc::clone(&kind.name),
+            KindFact {
+                kind,
+                resolve_after,
+                resend: row.on_unknown == "resend",
+            },
+        )
     });
     Ok(facts.collect())
 }
@@ -153,7 +185,10 @@ async fn kinds(connection: &mut PgConnection) -> Result<HashMap<Arc<str>, KindFa
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn templates_since(pool: &PgPool, revision: i64) -> Result<Vec<TemplateFact>, sqlx::Error> {
+pub async fn templates_since(
+    pool: &PgPool,
+    revision: i64,
+) -> Result<Vec<TemplateFact>, sqlx::Error> {
     sqlx::query_as!(
         TemplateFact,
         "select id, waba_id, name, language, status, category, parameter_format, components, revision
@@ -234,8 +269,15 @@ pub async fn mirror(pool: &PgPool, config: &MirroredConfig) -> Result<(), sqlx::
     transaction.commit().await
 }
 
-async fn mirror_settings(connection: &mut PgConnection, config: &MirroredConfig) -> Result<(), sqlx::Error> {
-    let scope = if config.limit_per_number { "number" } else { "portfolio" };
+async fn mirror_settings(
+    connection: &mut PgConnection,
+    config: &MirroredConfig,
+) -> Result<(), sqlx::Error> {
+    let scope = if config.limit_per_number {
+        "number"
+    } else {
+        "portfolio"
+    };
     let (mut names, mut values): (Vec<_>, Vec<_>) = config.settings.iter().cloned().unzip();
     names.push("limit_scope".to_owned());
     values.push(Value::from(scope));
@@ -250,11 +292,17 @@ async fn mirror_settings(connection: &mut PgConnection, config: &MirroredConfig)
     Ok(())
 }
 
-async fn mirror_kinds(connection: &mut PgConnection, kinds: &[MirroredKind]) -> Result<(), sqlx::Error> {
+async fn mirror_kinds(
+    connection: &mut PgConnection,
+    kinds: &[MirroredKind],
+) -> Result<(), sqlx::Error> {
     let names: Vec<_> = kinds.iter().map(|it| it.kind.name.to_string()).collect();
-    sqlx::query!("update postrider.kind set configured = false where configured and name <> all($1)", &names)
-        .execute(&mut *connection)
-        .await?;
+    sqlx::query!(
+        "update postrider.kind set configured = false where configured and name <> all($1)",
+        &names
+    )
+    .execute(&mut *connection)
+    .await?;
     for it in kinds {
         sqlx::query_file!(
             "src/store/facts_mirror_kind.sql",
@@ -274,25 +322,47 @@ async fn mirror_kinds(connection: &mut PgConnection, kinds: &[MirroredKind]) -> 
     Ok(())
 }
 
-async fn mirror_accounts(connection: &mut PgConnection, config: &MirroredConfig) -> Result<(), sqlx::Error> {
+async fn mirror_accounts(
+    connection: &mut PgConnection,
+    config: &MirroredConfig,
+) -> Result<(), sqlx::Error> {
     let accounts = &config.accounts;
     let waba_ids: Vec<_> = accounts.iter().map(|it| it.waba_id.clone()).collect();
     let portfolio_ids: Vec<_> = accounts.iter().map(|it| it.portfolio_id.clone()).collect();
     let apps: Vec<_> = accounts.iter().map(|it| it.app.clone()).collect();
-    sqlx::query_file!("src/store/facts_mirror_portfolios.sql", &portfolio_ids, config.default_messaging_limit)
-        .execute(&mut *connection)
-        .await?;
-    sqlx::query_file!("src/store/facts_mirror_accounts.sql", &waba_ids, &portfolio_ids, &apps)
-        .execute(&mut *connection)
-        .await?;
-    sqlx::query!("update postrider.account set configured = false where configured and waba_id <> all($1)", &waba_ids)
-        .execute(connection)
-        .await?;
+    sqlx::query_file!(
+        "src/store/facts_mirror_portfolios.sql",
+        &portfolio_ids,
+        config.default_messaging_limit
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query_file!(
+        "src/store/facts_mirror_accounts.sql",
+        &waba_ids,
+        &portfolio_ids,
+        &apps
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "update postrider.account set configured = false where configured and waba_id <> all($1)",
+        &waba_ids
+    )
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
-async fn mirror_senders(connection: &mut PgConnection, config: &MirroredConfig) -> Result<(), sqlx::Error> {
-    let mut numbers: Vec<_> = config.senders.iter().flat_map(|it| it.phone_number_ids.iter().cloned()).collect();
+async fn mirror_senders(
+    connection: &mut PgConnection,
+    config: &MirroredConfig,
+) -> Result<(), sqlx::Error> {
+    let mut numbers: Vec<_> = config
+        .senders
+        .iter()
+        .flat_map(|it| it.phone_number_ids.iter().cloned())
+        .collect();
     numbers.sort_unstable();
     numbers.dedup();
     if let [only] = config.accounts.as_slice() {
@@ -314,18 +384,30 @@ async fn mirror_senders(connection: &mut PgConnection, config: &MirroredConfig) 
     .execute(&mut *connection)
     .await?;
     let names: Vec<_> = config.senders.iter().map(|it| it.name.clone()).collect();
-    sqlx::query!("update postrider.sender_pool set configured = false where configured and name <> all($1)", &names)
+    sqlx::query!(
+        "update postrider.sender_pool set configured = false where configured and name <> all($1)",
+        &names
+    )
+    .execute(&mut *connection)
+    .await?;
+    for it in &config.senders {
+        sqlx::query_file!(
+            "src/store/facts_mirror_sender.sql",
+            it.name,
+            &it.phone_number_ids,
+            it.strict
+        )
         .execute(&mut *connection)
         .await?;
-    for it in &config.senders {
-        sqlx::query_file!("src/store/facts_mirror_sender.sql", it.name, &it.phone_number_ids, it.strict)
-            .execute(&mut *connection)
-            .await?;
     }
     Ok(())
 }
 
 /// Whole microseconds are all that Postgres keeps.
 fn interval(duration: Duration) -> PgInterval {
-    PgInterval { months: 0, days: 0, microseconds: i64::try_from(duration.as_micros()).unwrap_or(i64::MAX) }
+    PgInterval {
+        months: 0,
+        days: 0,
+        microseconds: i64::try_from(duration.as_micros()).unwrap_or(i64::MAX),
+    }
 }

@@ -55,7 +55,7 @@ pub async fn lanes_with_rows(pool: &PgPool) -> Result<Vec<(Lane, Priority)>, sql
         .collect())
 }
 
-/// The next due jobs behind each cursor, in the lane's order within each lane and priority.
+/// The next due jobs behind each cursor, in the lane's order within each lane and priority, less those that are `known`.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -63,6 +63,7 @@ pub async fn look(
     pool: &PgPool,
     cursors: &[Cursor],
     held: &[HeldTemplate],
+    known: &[JobId],
 ) -> Result<Vec<Seen>, sqlx::Error> {
     let rows = sqlx::query_file!(
         "src/store/look.sql",
@@ -90,6 +91,7 @@ pub async fn look(
             .iter()
             .map(|h| h.template.language.clone())
             .collect::<Vec<_>>(),
+        &known.iter().map(|id| id.0).collect::<Vec<_>>(),
     )
     .fetch_all(pool)
     .await?;

@@ -28,6 +28,8 @@ cross join lateral (
     and (queue.due_at, queue.id) > (cursor.after_due, cursor.after_id)
     and queue.due_at <= now()
     and queue.state = 'queued'
+    -- What memory has already, when the look goes back over what it read before.
+    and not queue.id = any ($10::bigint[])
     and not exists (
       select from held_template as held
       where held.account = cursor.account and held.name = queue.template and held.language = queue.language)

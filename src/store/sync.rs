@@ -61,7 +61,11 @@ pub struct Changes {
 ///
 /// # Errors
 /// When the database does not answer, or does not know the account.
-pub async fn numbers(pool: &PgPool, waba_id: &str, rows: &[NumberRow]) -> Result<Changes, sqlx::Error> {
+pub async fn numbers(
+    pool: &PgPool,
+    waba_id: &str,
+    rows: &[NumberRow],
+) -> Result<Changes, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     take_turns(&mut transaction).await?;
     let changes = sqlx::query_file_as!(
@@ -78,9 +82,12 @@ pub async fn numbers(pool: &PgPool, waba_id: &str, rows: &[NumberRow]) -> Result
     )
     .fetch_one(&mut *transaction)
     .await?;
-    sqlx::query!("update postrider.account set synced_at = now() where waba_id = $1", waba_id)
-        .execute(&mut *transaction)
-        .await?;
+    sqlx::query!(
+        "update postrider.account set synced_at = now() where waba_id = $1",
+        waba_id
+    )
+    .execute(&mut *transaction)
+    .await?;
     place(&mut transaction).await?;
     transaction.commit().await?;
     Ok(changes)
@@ -118,12 +125,17 @@ pub async fn limit(
 ///
 /// # Errors
 /// When the database does not answer, or does not know the account.
-pub async fn templates(pool: &PgPool, waba_id: &str, rows: &[TemplateRow]) -> Result<Changes, sqlx::Error> {
+pub async fn templates(
+    pool: &PgPool,
+    waba_id: &str,
+    rows: &[TemplateRow],
+) -> Result<Changes, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     take_turns(&mut transaction).await?;
-    let before = sqlx::query_scalar!(r#"select nextval('postrider.template_revision') as "revision!""#)
-        .fetch_one(&mut *transaction)
-        .await?;
+    let before =
+        sqlx::query_scalar!(r#"select nextval('postrider.template_revision') as "revision!""#)
+            .fetch_one(&mut *transaction)
+            .await?;
     let changes = sqlx::query_file_as!(
         Changes,
         "src/store/sync_templates.sql",
@@ -142,7 +154,9 @@ pub async fn templates(pool: &PgPool, waba_id: &str, rows: &[TemplateRow]) -> Re
     )
     .fetch_one(&mut *transaction)
     .await?;
-    sqlx::query_file!("src/store/sync_approved.sql", waba_id, before).execute(&mut *transaction).await?;
+    sqlx::query_file!("src/store/sync_approved.sql", waba_id, before)
+        .execute(&mut *transaction)
+        .await?;
     transaction.commit().await?;
     Ok(changes)
 }
@@ -158,7 +172,9 @@ pub(super) async fn take_turns(connection: &mut PgConnection) -> Result<(), sqlx
 
 /// Puts every number into the shard where it belongs; returns how many moved.
 pub(super) async fn place(connection: &mut PgConnection) -> Result<u64, sqlx::Error> {
-    let placed = sqlx::query_file!("src/store/sync_place.sql").execute(connection).await?;
+    let placed = sqlx::query_file!("src/store/sync_place.sql")
+        .execute(connection)
+        .await?;
     Ok(placed.rows_affected())
 }
 

@@ -41,7 +41,9 @@ pub(super) struct Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.state.fmt(f)?;
-        self.reason.as_ref().map_or(Ok(()), |reason| write!(f, ": {reason}"))
+        self.reason
+            .as_ref()
+            .map_or(Ok(()), |reason| write!(f, ": {reason}"))
     }
 }
 
@@ -61,25 +63,42 @@ impl fmt::Display for Off {
 }
 
 /// Every job that is off, in the order of the jobs, and then whatever the provider has that nobody asked for.
-pub(super) fn check(jobs: &[Job], outcomes: &HashMap<JobId, Outcome>, ledger: &HashMap<i64, Vec<Entry>>) -> Vec<Off> {
-    let ours: HashSet<i64> = jobs.iter().filter_map(|job| job.taken.as_ref().ok()).map(|id| id.0).collect();
+pub(super) fn check(
+    jobs: &[Job],
+    outcomes: &HashMap<JobId, Outcome>,
+    ledger: &HashMap<i64, Vec<Entry>>,
+) -> Vec<Off> {
+    let ours: HashSet<i64> = jobs
+        .iter()
+        .filter_map(|job| job.taken.as_ref().ok())
+        .map(|id| id.0)
+        .collect();
     let mut strays: Vec<_> = ledger.keys().filter(|id| !ours.contains(id)).collect();
     strays.sort();
     let strays = strays.into_iter().map(|id| Off {
         job: format!("job {id}"),
         what: "it reached the provider, but nobody enqueued it".to_owned(),
     });
-    jobs.iter().filter_map(|job| check_job(job, outcomes, ledger)).chain(strays).collect()
+    jobs.iter()
+        .filter_map(|job| check_job(job, outcomes, ledger))
+        .chain(strays)
+        .collect()
 }
 
-fn check_job(job: &Job, outcomes: &HashMap<JobId, Outcome>, ledger: &HashMap<i64, Vec<Entry>>) -> Option<Off> {
+fn check_job(
+    job: &Job,
+    outcomes: &HashMap<JobId, Outcome>,
+    ledger: &HashMap<i64, Vec<Entry>>,
+) -> Option<Off> {
     let (name, what) = match &job.taken {
         Err(code) => (job.name.clone(), refusal(&job.expect, code)),
         Ok(id) => {
             let posts = ledger.get(&id.0).map(Vec::as_slice).unwrap_or_default();
             let what = match outcomes.get(id) {
                 None => Err("the database does not know it any more".to_owned()),
-                Some(outcome) => posted(&job.expect, posts).and_then(|()| settled(&job.expect, outcome, posts)),
+                Some(outcome) => {
+                    posted(&job.expect, posts).and_then(|()| settled(&job.expect, outcome, posts))
+                }
             };
             (format!("job {id} ({})", job.name), what)
         }
@@ -90,7 +109,9 @@ fn check_job(job: &Job, outcomes: &HashMap<JobId, Outcome>, ledger: &HashMap<i64
 fn refusal(expect: &Expect, code: &str) -> Result<(), String> {
     match expect {
         Expect::Refused(wanted) if wanted == code => Ok(()),
-        _ => Err(format!("enqueue refused it with {code}, but expected is {expect}")),
+        _ => Err(format!(
+            "enqueue refused it with {code}, but expected is {expect}"
+        )),
     }
 }
 
@@ -102,11 +123,18 @@ fn posted(expect: &Expect, posts: &[Entry]) -> Result<(), String> {
         (Expect::Delivered | Expect::Failed(_), 1) => Ok(()),
         (Expect::Delivered | Expect::Failed(_), 0) => match posts.last() {
             None => Err("it never reached the provider".to_owned()),
-            Some(post) => Err(format!("the provider never accepted it; its last answer was {}", answer(post))),
+            Some(post) => Err(format!(
+                "the provider never accepted it; its last answer was {}",
+                answer(post)
+            )),
         },
-        (Expect::Delivered | Expect::Failed(_), times) => Err(format!("the provider accepted it {times} times")),
+        (Expect::Delivered | Expect::Failed(_), times) => {
+            Err(format!("the provider accepted it {times} times"))
+        }
         (Expect::Kept(..), _) if posts.is_empty() => Ok(()),
-        (Expect::Kept(..), _) => Err(format!("it must not leave ({expect}), but the provider saw it")),
+        (Expect::Kept(..), _) => Err(format!(
+            "it must not leave ({expect}), but the provider saw it"
+        )),
         (Expect::Refused(_), _) => Err(format!("enqueue took it, but expected is {expect}")),
     }
 }
@@ -123,24 +151,51 @@ fn answer(post: &Entry) -> String {
 fn settled(expect: &Expect, outcome: &Outcome, posts: &[Entry]) -> Result<(), String> {
     let reason = |reason: &dyn fmt::Display| Some(reason.to_string());
     let wanted = match expect {
-        Expect::Kept(state, why) => Outcome { state: *state, reason: reason(why) },
-        Expect::Failed(why) => Outcome { state: State::Failed, reason: reason(why) },
+        Expect::Kept(state, why) => Outcome {
+            state: *state,
+            reason: reason(why),
+        },
+        Expect::Failed(why) => Outcome {
+            state: State::Failed,
+            reason: reason(why),
+        },
         Expect::Delivered | Expect::Refused(_) => {
-            let receipts = posts.iter().find(|post| post.accepted).map(|post| post.receipts).unwrap_or_default();
-            Outcome { state: told_by(receipts), reason: None }
+            let receipts = posts
+                .iter()
+                .find(|post| post.accepted)
+                .map(|post| post.receipts)
+                .unwrap_or_default();
+            Outcome {
+                state: told_by(receipts),
+                reason: None,
+            }
         }
     };
     let arrived = matches!(wanted.state, State::Delivered | State::Read);
     if *expect == Expect::Delivered && !arrived {
-        return Err(format!("the provider never said that it was delivered; it is {outcome}"));
+        return Err(format!(
+            "the provider never said that it was delivered; it is {outcome}"
+        ));
     }
-    if *outcome == wanted { Ok(()) } else { Err(format!("it is {outcome}, but must be {wanted}")) }
+    if *outcome == wanted {
+        Ok(())
+    } else {
+        Err(format!("it is {outcome}, but must be {wanted}"))
+    }
 }
 
 /// The state that these receipts amount to.
 fn told_by(receipts: Statuses) -> State {
-    let Statuses { sent, delivered, read, failed } = receipts;
-    match [read, delivered, failed, sent].iter().position(|count| *count > 0) {
+    let Statuses {
+        sent,
+        delivered,
+        read,
+        failed,
+    } = receipts;
+    match [read, delivered, failed, sent]
+        .iter()
+        .position(|count| *count > 0)
+    {
         Some(0) => State::Read,
         Some(1) => State::Delivered,
         Some(2) => State::Failed,
@@ -163,7 +218,10 @@ mod tests {
 
     impl World {
         fn new(expect: &str, state: State, reason: Option<FinalReason>, posts: Vec<Entry>) -> Self {
-            let outcome = Outcome { state, reason: reason.map(|reason| reason.to_string()) };
+            let outcome = Outcome {
+                state,
+                reason: reason.map(|reason| reason.to_string()),
+            };
             Self {
                 job: Job {
                     name: "order.jsonl:1, copy 2".to_owned(),
@@ -174,20 +232,38 @@ mod tests {
                     taken: Ok(JobId(7)),
                 },
                 outcomes: HashMap::from([(JobId(7), outcome)]),
-                ledger: if posts.is_empty() { HashMap::new() } else { HashMap::from([(7, posts)]) },
+                ledger: if posts.is_empty() {
+                    HashMap::new()
+                } else {
+                    HashMap::from([(7, posts)])
+                },
             }
         }
 
         fn delivered() -> Self {
-            Self::new("delivered", State::Delivered, None, vec![refused(131_000), accepted()])
+            Self::new(
+                "delivered",
+                State::Delivered,
+                None,
+                vec![refused(131_000), accepted()],
+            )
         }
 
         fn rejected() -> Self {
-            Self::new("rejected:no_opt_in", State::Rejected, Some(FinalReason::NoOptIn), vec![])
+            Self::new(
+                "rejected:no_opt_in",
+                State::Rejected,
+                Some(FinalReason::NoOptIn),
+                vec![],
+            )
         }
 
         fn off(&self) -> Vec<String> {
-            let offs = check(std::slice::from_ref(&self.job), &self.outcomes, &self.ledger);
+            let offs = check(
+                std::slice::from_ref(&self.job),
+                &self.outcomes,
+                &self.ledger,
+            );
             offs.iter().map(ToString::to_string).collect()
         }
 
@@ -195,8 +271,12 @@ mod tests {
         #[track_caller]
         fn complaint(&self) -> String {
             let off = self.off();
-            let [one] = off.as_slice() else { panic!("{off:?}") };
-            one.strip_prefix("job 7 (order.jsonl:1, copy 2): ").expect("it names the job").to_owned()
+            let [one] = off.as_slice() else {
+                panic!("{off:?}")
+            };
+            one.strip_prefix("job 7 (order.jsonl:1, copy 2): ")
+                .expect("it names the job")
+                .to_owned()
         }
     }
 
@@ -218,11 +298,23 @@ mod tests {
     }
 
     fn accepted() -> Entry {
-        Entry { accepted: true, receipts: Statuses { sent: 1, delivered: 2, ..Statuses::default() }, ..post() }
+        Entry {
+            accepted: true,
+            receipts: Statuses {
+                sent: 1,
+                delivered: 2,
+                ..Statuses::default()
+            },
+            ..post()
+        }
     }
 
     fn refused(code: i32) -> Entry {
-        Entry { http_status: Some(500), code: Some(code), ..post() }
+        Entry {
+            http_status: Some(500),
+            code: Some(code),
+            ..post()
+        }
     }
 
     #[test]
@@ -245,7 +337,10 @@ mod tests {
         world.ledger.clear();
         assert_eq!(world.complaint(), "it never reached the provider");
         world.ledger.insert(7, vec![refused(131_000)]);
-        assert_eq!(world.complaint(), "the provider never accepted it; its last answer was 131000");
+        assert_eq!(
+            world.complaint(),
+            "the provider never accepted it; its last answer was 131000"
+        );
     }
 
     #[test]
@@ -253,7 +348,10 @@ mod tests {
         for post in [accepted(), refused(132_001)] {
             let mut world = World::rejected();
             world.ledger.insert(7, vec![post]);
-            assert_eq!(world.complaint(), "it must not leave (rejected: no_opt_in), but the provider saw it");
+            assert_eq!(
+                world.complaint(),
+                "it must not leave (rejected: no_opt_in), but the provider saw it"
+            );
         }
     }
 
@@ -261,7 +359,10 @@ mod tests {
     fn another_state_or_reason_than_expected_is_named() {
         let mut world = World::rejected();
         world.outcomes.get_mut(&JobId(7)).unwrap().reason = Some("opted_out".to_owned());
-        assert_eq!(world.complaint(), "it is rejected: opted_out, but must be rejected: no_opt_in");
+        assert_eq!(
+            world.complaint(),
+            "it is rejected: opted_out, but must be rejected: no_opt_in"
+        );
         world.outcomes.clear();
         assert_eq!(world.complaint(), "the database does not know it any more");
     }
@@ -276,24 +377,52 @@ mod tests {
     #[test]
     fn a_message_without_a_receipt_of_its_delivery_is_named() {
         let mut world = World::delivered();
-        world.ledger.get_mut(&7).unwrap()[1].receipts = Statuses { sent: 1, ..Statuses::default() };
-        assert_eq!(world.complaint(), "the provider never said that it was delivered; it is delivered");
+        world.ledger.get_mut(&7).unwrap()[1].receipts = Statuses {
+            sent: 1,
+            ..Statuses::default()
+        };
+        assert_eq!(
+            world.complaint(),
+            "the provider never said that it was delivered; it is delivered"
+        );
     }
 
     #[test]
     fn a_failure_is_expected_with_its_reason() {
-        let failed = Entry { receipts: Statuses { failed: 1, ..Statuses::default() }, ..accepted() };
+        let failed = Entry {
+            receipts: Statuses {
+                failed: 1,
+                ..Statuses::default()
+            },
+            ..accepted()
+        };
         let reason = FinalReason::NotReachableOnWhatsapp;
-        let world = World::new("failed:not_reachable_on_whatsapp", State::Failed, Some(reason), vec![failed.clone()]);
+        let world = World::new(
+            "failed:not_reachable_on_whatsapp",
+            State::Failed,
+            Some(reason),
+            vec![failed.clone()],
+        );
         assert_eq!(world.off(), Vec::<String>::new());
-        let world = World::new("failed:media_failed", State::Failed, Some(reason), vec![failed]);
-        assert_eq!(world.complaint(), "it is failed: not_reachable_on_whatsapp, but must be failed: media_failed");
+        let world = World::new(
+            "failed:media_failed",
+            State::Failed,
+            Some(reason),
+            vec![failed],
+        );
+        assert_eq!(
+            world.complaint(),
+            "it is failed: not_reachable_on_whatsapp, but must be failed: media_failed"
+        );
     }
 
     #[test]
     fn a_job_that_enqueue_must_refuse_is_refused_with_its_sqlstate() {
         let mut world = World::new("refused:PR001", State::Delivered, None, vec![accepted()]);
-        assert_eq!(world.complaint(), "enqueue took it, but expected is refused at enqueue: PR001");
+        assert_eq!(
+            world.complaint(),
+            "enqueue took it, but expected is refused at enqueue: PR001"
+        );
         world.ledger.clear();
         world.job.taken = Err("PR001".to_owned());
         assert_eq!(world.off(), Vec::<String>::new());
@@ -306,6 +435,9 @@ mod tests {
     fn a_message_that_nobody_enqueued_is_named() {
         let mut world = World::delivered();
         world.ledger.insert(8, vec![accepted()]);
-        assert_eq!(world.off(), ["job 8: it reached the provider, but nobody enqueued it"]);
+        assert_eq!(
+            world.off(),
+            ["job 8: it reached the provider, but nobody enqueued it"]
+        );
     }
 }

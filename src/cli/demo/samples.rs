@@ -17,12 +17,21 @@ use crate::{
 /// Copied as often as it takes. They are compiled in, so that the demo needs nothing but the binary.
 const COPIED: [(&str, &str); 4] = [
     ("order.jsonl", include_str!("../../../examples/order.jsonl")),
-    ("delivery.csv", include_str!("../../../examples/delivery.csv")),
+    (
+        "delivery.csv",
+        include_str!("../../../examples/delivery.csv"),
+    ),
     ("otp.csv", include_str!("../../../examples/otp.csv")),
-    ("travel.jsonl", include_str!("../../../examples/travel.jsonl")),
+    (
+        "travel.jsonl",
+        include_str!("../../../examples/travel.jsonl"),
+    ),
 ];
 /// Enqueued once: each line is a story of its own.
-const ONCE: (&str, &str) = ("special.jsonl", include_str!("../../../examples/special.jsonl"));
+const ONCE: (&str, &str) = (
+    "special.jsonl",
+    include_str!("../../../examples/special.jsonl"),
+);
 const CONSENTS: &str = include_str!("../../../examples/consents.csv");
 
 /// The next copy's numbers are this much higher: the samples tell people apart by the last two digits.
@@ -117,7 +126,10 @@ pub(super) struct Planned {
 impl Planned {
     /// A text field of the request; empty when it is not there.
     pub(super) fn text(&self, key: &str) -> &str {
-        self.request.get(key).and_then(Value::as_str).unwrap_or_default()
+        self.request
+            .get(key)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
     }
 
     /// What is given to `enqueue_many`.
@@ -131,7 +143,8 @@ impl Planned {
 
     fn read(name: String, request: Map<String, Value>) -> anyhow::Result<Self> {
         let labels = request.get("labels").cloned().unwrap_or_default();
-        let labels: Labels = serde_json::from_value(labels).with_context(|| format!("the labels of {name}"))?;
+        let labels: Labels =
+            serde_json::from_value(labels).with_context(|| format!("the labels of {name}"))?;
         Ok(Self {
             expect: labels.expect.parse().with_context(|| name.clone())?,
             story: labels.provider,
@@ -145,7 +158,10 @@ impl Planned {
     fn copy(&self, copy: u64) -> Self {
         let mut planned = self.clone();
         planned.name = format!("{}, copy {copy}", self.name);
-        for (key, change) in [("recipient", other_person as fn(&str, u64) -> String), ("reference", other_reference)] {
+        for (key, change) in [
+            ("recipient", other_person as fn(&str, u64) -> String),
+            ("reference", other_reference),
+        ] {
             if let Some(Value::String(text)) = planned.request.get_mut(key) {
                 *text = change(text, copy);
             }
@@ -195,16 +211,27 @@ pub(super) fn consents(jobs: usize) -> anyhow::Result<Vec<Statement>> {
 }
 
 fn read((file, text): (&str, &str)) -> anyhow::Result<Vec<Planned>> {
-    let requests = if file.ends_with(".csv") { read_csv(text) } else { read_jsonl(text) };
+    let requests = if file.ends_with(".csv") {
+        read_csv(text)
+    } else {
+        read_jsonl(text)
+    };
     let requests = requests.with_context(|| file.to_owned())?;
     // An editor counts the heading too.
     let first = if file.ends_with(".csv") { 2 } else { 1 };
-    let named = requests.into_iter().zip(first..).map(|(request, line)| (format!("{file}:{line}"), request));
-    named.map(|(name, request)| Planned::read(name, request)).collect()
+    let named = requests
+        .into_iter()
+        .zip(first..)
+        .map(|(request, line)| (format!("{file}:{line}"), request));
+    named
+        .map(|(name, request)| Planned::read(name, request))
+        .collect()
 }
 
 fn read_jsonl(text: &str) -> anyhow::Result<Vec<Map<String, Value>>> {
-    text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+    text.lines()
+        .map(|line| Ok(serde_json::from_str(line)?))
+        .collect()
 }
 
 fn read_csv(text: &str) -> anyhow::Result<Vec<Map<String, Value>>> {
@@ -221,7 +248,13 @@ mod tests {
 
     #[test]
     fn the_plan_has_as_many_jobs_as_asked_for_and_the_same_ones_for_the_same_seed() {
-        let names = |seed| plan(3_200, seed).unwrap().into_iter().map(|planned| planned.name).collect::<Vec<_>>();
+        let names = |seed| {
+            plan(3_200, seed)
+                .unwrap()
+                .into_iter()
+                .map(|planned| planned.name)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(names(1).len(), 3_200);
         assert_eq!(names(1), names(1));
         assert_ne!(names(1), names(2));
@@ -236,7 +269,10 @@ mod tests {
         for kind in ["order", "delivery", "otp", "travel"] {
             assert!(kinds.contains(kind), "{kind}");
         }
-        let languages: BTreeSet<_> = plan.iter().map(|planned| planned.text("language")).collect();
+        let languages: BTreeSet<_> = plan
+            .iter()
+            .map(|planned| planned.text("language"))
+            .collect();
         for language in ["en_US", "tr", "ru", "es", "de", "ar", "pt_BR", "fr", "hy"] {
             assert!(languages.contains(language), "{language}");
         }
@@ -247,8 +283,14 @@ mod tests {
     #[test]
     fn no_two_copies_go_to_one_person() {
         let plan = plan(20_000, 1).unwrap();
-        let order: Vec<_> = plan.iter().filter(|planned| planned.name.starts_with("order.jsonl:1,")).collect();
-        let people: HashSet<_> = order.iter().map(|planned| planned.text("recipient")).collect();
+        let order: Vec<_> = plan
+            .iter()
+            .filter(|planned| planned.name.starts_with("order.jsonl:1,"))
+            .collect();
+        let people: HashSet<_> = order
+            .iter()
+            .map(|planned| planned.text("recipient"))
+            .collect();
         assert!(order.len() > 300);
         assert_eq!(people.len(), order.len());
     }
@@ -262,9 +304,15 @@ mod tests {
             let person = planned.text("recipient");
             let may = given.contains(person) && !withdrawn.contains(person);
             match &planned.expect {
-                Expect::Delivered | Expect::Failed(_) => assert!(may || planned.text("reference") == "story-spelling"),
-                Expect::Kept(_, FinalReason::NoOptIn) => assert!(!given.contains(person), "{}", planned.name),
-                Expect::Kept(_, FinalReason::OptedOut) => assert!(given.contains(person), "{}", planned.name),
+                Expect::Delivered | Expect::Failed(_) => {
+                    assert!(may || planned.text("reference") == "story-spelling")
+                }
+                Expect::Kept(_, FinalReason::NoOptIn) => {
+                    assert!(!given.contains(person), "{}", planned.name)
+                }
+                Expect::Kept(_, FinalReason::OptedOut) => {
+                    assert!(given.contains(person), "{}", planned.name)
+                }
                 _ => {}
             }
         }
@@ -274,7 +322,10 @@ mod tests {
     fn an_expectation_is_read_as_it_is_written_in_the_samples() {
         let kept = Expect::Kept(State::Rejected, FinalReason::NoOptIn);
         assert_eq!("rejected:no_opt_in".parse::<Expect>().unwrap(), kept);
-        assert_eq!("refused:PR001".parse::<Expect>().unwrap(), Expect::Refused("PR001".to_owned()));
+        assert_eq!(
+            "refused:PR001".parse::<Expect>().unwrap(),
+            Expect::Refused("PR001".to_owned())
+        );
         for nonsense in ["", "sent", "rejected", "rejected:because", "failed:"] {
             assert!(nonsense.parse::<Expect>().is_err(), "{nonsense}");
         }

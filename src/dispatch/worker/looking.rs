@@ -1,6 +1,6 @@
 //! From the bell or the poll through look and gate into the lane's buffers.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use super::{
     super::{
@@ -50,11 +50,7 @@ impl Worker {
             .collect();
         self.polling = !cursors.is_empty();
         if self.polling {
-            actions.push(Action::Look {
-                why: LookFor::Room,
-                cursors,
-                held: self.held_templates.clone(),
-            });
+            actions.push(self.ask(LookFor::Room, cursors));
         }
     }
 
@@ -76,11 +72,7 @@ impl Worker {
             .collect();
         if !cursors.is_empty() {
             self.answering_bell = true;
-            actions.push(Action::Look {
-                why: LookFor::Bell,
-                cursors,
-                held: self.held_templates.clone(),
-            });
+            actions.push(self.ask(LookFor::Bell, cursors));
         }
     }
 
@@ -96,16 +88,41 @@ impl Worker {
         if buffered * 2 > wanted {
             return None;
         }
-        let reading = &mut state.reading[priority as usize];
-        // What memory knows already may come back from a look that goes back, and must not use up the room.
-        let room = wanted - buffered + reading.known as u32;
         Some(Cursor {
             lane,
             priority,
-            after: reading.next_look(now.mono),
-            room,
+            after: state.reading[priority as usize].next_look(now.mono),
+            room: wanted - buffered,
             account: state.facts.account.clone(),
         })
+    }
+
+    /// A look. Where it goes back, what memory has already is left out: it would use up the room.
+    fn ask(&self, why: LookFor, cursors: Vec<Cursor>) -> Action {
+        let goes_back = |cursor: &&Cursor| {
+            let state = self.lanes.get(&cursor.lane);
+            state
+                .is_some_and(|state| cursor.after < state.reading[cursor.priority as usize].after())
+        };
+        let back: HashSet<(Lane, Priority)> = cursors
+            .iter()
+            .filter(goes_back)
+            .map(|cursor| (cursor.lane, cursor.priority))
+            .collect();
+        let mut known = Vec::new();
+        if !back.is_empty() {
+            let behind = self
+                .known
+                .iter()
+                .filter(|(_, known)| back.contains(&(known.lane, known.priority)));
+            known.extend(behind.map(|(id, _)| *id));
+        }
+        Action::Look {
+            why,
+            cursors,
+            held: self.held_templates.clone(),
+            known,
+        }
     }
 
     pub(super) fn looked(
@@ -211,7 +228,6 @@ impl Worker {
                 self.urgent_lanes.insert(lane);
             }
         }
-        state.reading[priority as usize].known += 1;
         self.known.insert(
             job.id,
             Known {

@@ -212,12 +212,7 @@ impl Worker {
     }
 
     fn forget(&mut self, id: JobId) {
-        let Some(known) = self.known.remove(&id) else {
-            return;
-        };
-        if let Some(state) = self.lanes.get_mut(&known.lane) {
-            state.reading[known.priority as usize].known -= 1;
-        }
+        self.known.remove(&id);
     }
 }
 

@@ -36,6 +36,7 @@ fn lane_facts(rate: f64) -> LaneFacts {
         auth_header: "Authorization".into(),
         request_timeout: Duration::from_secs(1),
         connect_timeout: Duration::from_secs(1),
+        tcp_user_timeout: Duration::from_secs(10),
         http2_prior_knowledge: false,
         clients: 1,
     };

@@ -138,10 +138,21 @@ pub async fn pause(pool: &PgPool, pause: &Pause<'_>) -> Result<bool, sqlx::Error
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn resume(pool: &PgPool, scope: Scope, target: &str, by: By<'_>) -> Result<bool, sqlx::Error> {
-    sqlx::query_file_scalar!("src/store/facts_resume.sql", scope.as_str(), target, by.source(), by.name())
-        .fetch_one(pool)
-        .await
+pub async fn resume(
+    pool: &PgPool,
+    scope: Scope,
+    target: &str,
+    by: By<'_>,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_file_scalar!(
+        "src/store/facts_resume.sql",
+        scope.as_str(),
+        target,
+        by.source(),
+        by.name()
+    )
+    .fetch_one(pool)
+    .await
 }
 
 /// Clears away pauses whose time is over; returns how many. They did not hold any more anyway.
@@ -149,6 +160,8 @@ pub async fn resume(pool: &PgPool, scope: Scope, target: &str, by: By<'_>) -> Re
 /// # Errors
 /// When the database does not answer.
 pub async fn expire_pauses(pool: &PgPool) -> Result<u64, sqlx::Error> {
-    let gone = sqlx::query!("delete from postrider.pause where until <= now()").execute(pool).await?;
+    let gone = sqlx::query!("delete from postrider.pause where until <= now()")
+        .execute(pool)
+        .await?;
     Ok(gone.rows_affected())
 }

@@ -1,0 +1,140 @@
+//! What the workers count. The registry is the application's; these are handles on the metrics in it.
+
+use std::time::Duration;
+
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+
+use super::outbox::Batch;
+use crate::rules::{
+    job::{Priority, State},
+    outcome::{Answer, judge},
+};
+
+/// Handles on the metrics of dispatch.
+#[derive(Debug, Clone)]
+pub struct Meters {
+    /// `postrider_jobs_finished_total{kind,state,reason}`: jobs that left the queue.
+    pub finished: IntCounterVec,
+    /// `postrider_enqueue_to_accepted_seconds{priority}`.
+    pub enqueue_to_accepted: HistogramVec,
+    /// `postrider_provider_request_seconds`.
+    pub request: Histogram,
+    /// `postrider_provider_responses_total{code,outcome}`; code 0 stands for none.
+    pub responses: IntCounterVec,
+    /// `postrider_database_seconds{statement}`.
+    pub database: HistogramVec,
+}
+
+impl Default for Meters {
+    fn default() -> Self {
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            IntCounterVec::new(Opts::new(name, help), labels).expect("valid names")
+        };
+        let histogram = |name: &str, help: &str, buckets: &[f64]| {
+            HistogramOpts::new(name, help).buckets(buckets.to_vec())
+        };
+        let latency = [
+            0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+        ];
+        let waiting = [
+            0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0, 3_600.0, 86_400.0,
+        ];
+        let quick = [
+            0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0,
+        ];
+        Self {
+            finished: counter(
+                "postrider_jobs_finished_total",
+                "Jobs that left the queue",
+                &["kind", "state", "reason"],
+            ),
+            enqueue_to_accepted: HistogramVec::new(
+                histogram(
+                    "postrider_enqueue_to_accepted_seconds",
+                    "From enqueue to the provider's acceptance",
+                    &waiting,
+                ),
+                &["priority"],
+            )
+            .expect("valid names"),
+            request: Histogram::with_opts(histogram(
+                "postrider_provider_request_seconds",
+                "From a request's writing to its answer, or to giving up",
+                &latency,
+            ))
+            .expect("valid names"),
+            responses: counter(
+                "postrider_provider_responses_total",
+                "Answers of the provider, by its error code (0: none) and what they came to",
+                &["code", "outcome"],
+            ),
+            database: HistogramVec::new(
+                histogram(
+                    "postrider_database_seconds",
+                    "How long statements took, waiting included",
+                    &quick,
+                ),
+                &["statement"],
+            )
+            .expect("valid names"),
+        }
+    }
+}
+
+impl Meters {
+    /// Lets a registry show them.
+    ///
+    /// # Errors
+    /// When it has metrics of these names already.
+    pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+        registry.register(Box::new(self.finished.clone()))?;
+        registry.register(Box::new(self.enqueue_to_accepted.clone()))?;
+        registry.register(Box::new(self.request.clone()))?;
+        registry.register(Box::new(self.responses.clone()))?;
+        registry.register(Box::new(self.database.clone()))
+    }
+
+    /// An answer came, or did not.
+    pub fn answered(&self, answer: &Answer, took: Duration) {
+        self.request.observe(took.as_secs_f64());
+        let outcome = judge(answer).outcome.as_str();
+        match answer {
+            Answer::Error(error) => self
+                .responses
+                .with_label_values(&[error.code.to_string().as_str(), outcome])
+                .inc(),
+            _ => self.responses.with_label_values(&["0", outcome]).inc(),
+        }
+    }
+
+    /// A batch of outcomes is written.
+    pub fn settled(&self, batch: &Batch) {
+        for accepted in &batch.accepted {
+            let state = if accepted.held {
+                State::Held
+            } else {
+                State::Accepted
+            };
+            self.finished
+                .with_label_values(&[&*accepted.tags.kind, state.as_str(), ""])
+                .inc();
+            let waited = (accepted.at - accepted.tags.enqueued_at).as_seconds_f64();
+            self.enqueue_to_accepted
+                .with_label_values(&[accepted.tags.priority.as_str()])
+                .observe(waited.max(0.0));
+        }
+        for dead in &batch.dead {
+            self.finished
+                .with_label_values(&[&*dead.tags.kind, dead.state.as_str(), dead.reason.as_str()])
+                .inc();
+        }
+    }
+
+    /// Series that alerts ask for are there from the start, not from the first event on.
+    pub fn prepare(&self) {
+        for priority in Priority::ALL {
+            self.enqueue_to_accepted
+                .with_label_values(&[priority.as_str()]);
+        }
+    }
+}
