@@ -1,6 +1,8 @@
 //! The client against a peer that misbehaves in every way we know: what certainly never left, what was perhaps taken, and
 //! what the provider said.
 
+#![expect(clippy::unwrap_used, reason = "the helpers are part of the tests")]
+
 use std::{
     net::SocketAddr,
     sync::{
@@ -24,6 +26,7 @@ use postrider::{
         whatsapp::{Client, Endpoint, Reply},
     },
     rules::outcome::{Answer, ProviderError},
+    sandbox::{Sandbox, Setup},
 };
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -534,4 +537,45 @@ async fn a_bad_token_is_told_apart_from_a_provider_that_is_away() {
     let away = Directory::new(&endpoint("http://127.0.0.1:1".to_owned())).unwrap();
     let away = away.templates("102", &token()).await.unwrap_err();
     assert!(away.is_transient() && !away.is_credentials(), "{away:?}");
+}
+
+#[tokio::test]
+async fn the_directory_reads_all_of_the_stand_ins_lists() {
+    let setup = Setup::quick().numbers(250, 80);
+    let account = setup.accounts[0].clone();
+    let templates = setup
+        .templates
+        .iter()
+        .filter(|it| it.waba_id == account.waba_id)
+        .count();
+    let sandbox = Sandbox::start(setup).await.unwrap();
+    let directory = Directory::new(&endpoint(sandbox.url())).unwrap();
+    let token = SecretString::from(account.token);
+
+    let numbers = directory.numbers(&account.waba_id, &token).await.unwrap();
+    assert_eq!(numbers.len(), 250);
+    assert_eq!(numbers[0].status.as_deref(), Some("CONNECTED"));
+    assert_eq!(numbers[0].is_on_biz_app, Some(false));
+    assert!(numbers[0].throughput_level.is_some());
+
+    assert_eq!(
+        directory
+            .templates(&account.waba_id, &token)
+            .await
+            .unwrap()
+            .len(),
+        templates
+    );
+    let limit = directory
+        .messaging_limit(&numbers[0].phone_number_id, &token)
+        .await
+        .unwrap();
+    assert_eq!(limit.map(|it| it.tier), Some(Tier::Unlimited));
+
+    let wrong = directory
+        .numbers(&account.waba_id, &SecretString::from("wrong"))
+        .await
+        .unwrap_err();
+    assert!(wrong.is_credentials(), "{wrong:?}");
+    sandbox.stop().await;
 }

@@ -4,7 +4,7 @@ pub mod exit;
 pub mod output;
 
 mod check;
-mod demo;
+// mod demo;
 mod migrate;
 mod run;
 mod sandbox;
