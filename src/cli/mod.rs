@@ -3,8 +3,18 @@
 pub mod exit;
 pub mod output;
 
+mod consent;
+mod csv_row;
 mod demo;
+mod enqueue;
+mod input;
+mod jobs;
 mod migrate;
+mod numbers;
+mod preview;
+mod status;
+mod templates;
+mod why;
 
 use std::{ffi::OsString, io::Write as _, path::PathBuf};
 
@@ -52,19 +62,43 @@ struct Global {
 enum Command {
     /// Bring the database's schema up to this release
     Migrate(migrate::MigrateArgs),
+    /// Enqueue one job from flags, or many from JSONL, CSV or a pipe
+    Enqueue(enqueue::EnqueueArgs),
+    /// Show what the recipient would read, and what would stop it
+    Preview(preview::PreviewArgs),
+    /// Import, note and show what people agreed to and withdrew
+    Consent(consent::ConsentArgs),
+    /// List, show and cancel jobs
+    Jobs(jobs::JobsArgs),
+    /// Say where a job is, what holds it, and when it can go
+    Why(why::WhyArgs),
+    /// Say what is wrong and what is going on
+    Status(status::StatusArgs),
+    /// List the numbers with their limits, quality and backlog
+    Numbers(numbers::NumbersArgs),
+    /// List the templates
+    Templates(templates::TemplatesArgs),
 }
 
 impl Command {
     async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         match self {
             Self::Migrate(args) => migrate::run(args, context).await,
+            Self::Enqueue(args) => enqueue::run(args, context).await,
+            Self::Preview(args) => preview::run(args, context).await,
+            Self::Consent(args) => consent::run(args, context).await,
+            Self::Jobs(args) => jobs::run(args, context).await,
+            Self::Why(args) => why::run(args, context).await,
+            Self::Status(args) => status::run(args, context).await,
+            Self::Numbers(args) => numbers::run(args, context).await,
+            Self::Templates(args) => templates::run(args, context).await,
         }
     }
 
     /// What is logged unless somebody asks for more: services tell their story, other commands speak by their output.
     fn log_level(&self) -> &'static str {
         match self {
-            Self::Migrate(_) => "warn",
+            _ => "warn",
         }
     }
 }
