@@ -90,7 +90,7 @@ fn sentence(job: &JobStatus, now: DateTime<Utc>) -> String {
     match job.state.parse() {
         Ok(State::Queued) => "due, and on its way to a free slot of its number".to_owned(),
         Ok(State::Waiting) => {
-            let because = reason.parse().map_or(reason, waits_for);
+            let because = reason.parse().map(waits_for).unwrap_or(reason);
             let due = job.due_at.filter(|at| *at > now);
             format!("waits: {because}{detail}; it can go{}", if due.is_some() { when(due) } else { " when that ends".to_owned() })
         }
@@ -104,7 +104,7 @@ fn sentence(job: &JobStatus, now: DateTime<Utc>) -> String {
         Ok(State::Read) => format!("read{}", when(job.read_at)),
         Ok(State::Cancelled) => format!("cancelled{}", when(job.ended_at)),
         Ok(state) => {
-            let because = reason.parse().map_or(reason, ended_by);
+            let because = reason.parse().map(ended_by).unwrap_or(reason);
             format!("{state}{}: {because}{detail}", when(job.ended_at.or(job.failed_at)))
         }
         Err(_) => format!("{}{detail}", job.state),
