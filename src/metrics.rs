@@ -1,13 +1,13 @@
-//! What Prometheus sees (DESIGN.md 4.5): one registry of our own, so that a test reads a clean one. Dispatch and the webhook
-//! bring their own meters; here they are put together with what is true of the process and of the queue as a whole. Every
-//! label has a bounded set of values, with 10,000 numbers too.
+//! What Prometheus sees (DESIGN.md 4.5): one registry of our own, so that a test reads a clean one, and in it what is true of
+//! the process and of the queue as a whole. Dispatch and the webhook register their own meters. Every label has a bounded set
+//! of values, with 10,000 numbers too.
 
 use prometheus::{
     Encoder as _, Gauge, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
     core::Collector, process_collector::ProcessCollector,
 };
 
-use crate::{dispatch, http, store::sample::Sample};
+use crate::store::sample::Sample;
 
 /// Of all pools, those that have the least room are shown.
 const POOLS_SHOWN: usize = 50;
@@ -16,10 +16,6 @@ const POOLS_SHOWN: usize = 50;
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// What the workers count.
-    pub dispatch: dispatch::meters::Meters,
-    /// What the webhook and the fold count.
-    pub http: http::meters::Meters,
     /// The share of the allowed messages per second that was used, over all numbers with work.
     pub pacing_utilisation: Gauge,
     /// Shards that this instance may send for.
@@ -43,8 +39,6 @@ impl Metrics {
         make.build_info();
         make.add(ProcessCollector::for_self());
         Self {
-            dispatch: make.dispatch(),
-            http: make.http(),
             pacing_utilisation: make.ratio(
                 "pacing_utilisation_ratio",
                 "The share of the allowed messages per second that was used, over all numbers with work",
@@ -146,23 +140,6 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    fn dispatch(&self) -> dispatch::meters::Meters {
-        let meters = dispatch::meters::Meters::default();
-        meters
-            .register(self.registry)
-            .expect("each name is registered once");
-        meters.prepare();
-        meters
-    }
-
-    fn http(&self) -> http::meters::Meters {
-        let meters = http::meters::Meters::new();
-        meters
-            .register(self.registry)
-            .expect("each name is registered once");
-        meters
-    }
-
     fn add(&self, collector: impl Collector + 'static) {
         self.registry
             .register(Box::new(collector))
@@ -203,11 +180,9 @@ fn opts(name: &str, help: &str) -> Opts {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::{
-        rules::{job::Priority, outcome::Answer},
+        rules::job::Priority,
         store::sample::{Enqueued, Queued, Stopped},
     };
 
@@ -241,49 +216,20 @@ mod tests {
     }
 
     #[test]
-    fn every_metric_of_the_design_is_shown() {
+    fn the_queue_and_what_is_stopped_are_shown() {
         let metrics = Metrics::new();
         metrics.show(&sample());
         metrics.show_pools(vec![("1".to_owned(), 5)]);
-        let accepted = Answer::Accepted {
-            provider_id: "wamid.1".into(),
-            held: false,
-            wa_id: None,
-            user_id: None,
-        };
-        metrics
-            .dispatch
-            .answered(&accepted, Duration::from_millis(80));
-        metrics
-            .dispatch
-            .finished
-            .with_label_values(&["otp", "accepted", ""])
-            .inc();
-        metrics
-            .dispatch
-            .database
-            .with_label_values(&["look"])
-            .observe(0.01);
-        metrics.http.receipts.with_label_values(&["read"]).inc();
-        metrics.http.requests.with_label_values(&["200"]).inc();
         let text = metrics.render();
         for line in [
             "jobs_enqueued_total{kind=\"otp\",producer=\"shop\"} 5",
-            "jobs_finished_total{kind=\"otp\",reason=\"\",state=\"accepted\"} 1",
             "queue_jobs{priority=\"urgent\",state=\"queued\"} 3",
             "queue_oldest_eligible_seconds{priority=\"urgent\"} 7",
-            "enqueue_to_accepted_seconds_count{priority=\"urgent\"} 0",
-            "provider_request_seconds_count 1",
-            "provider_responses_total{code=\"0\",outcome=\"accepted\"} 1",
             "pacing_utilisation_ratio 0",
             "messaging_limit_remaining{pool=\"1\"} 5",
             "unknown_jobs 2",
-            "receipts_total{status=\"read\"} 1",
-            "receipt_lag_seconds_count 0",
-            "webhook_requests_total{status=\"200\"} 1",
             "lease_held 0",
             "breaker_open{reason=\"131048\",scope=\"number\"} 1",
-            "database_seconds_count{statement=\"look\"} 1",
             concat!("build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         ] {
             assert!(
