@@ -793,8 +793,8 @@ async fn the_database_takes_jobs_for_weeks_without_the_daemon() {
     let mut connection = database.pool().acquire().await.unwrap();
     // Nobody made partitions: all days are gone.
     let days: Vec<String> = sqlx::query_scalar(
-        "select inhrelid::regclass::text from pg_inherits
-         where inhparent::regclass::text like 'postrider.%' and inhparent <> 'postrider.enqueued'::regclass",
+        "select i.inhrelid::regclass::text from pg_inherits i join pg_class parent on parent.oid = i.inhparent
+         where parent.relkind = 'p' and parent.relname <> 'enqueued'",
     )
     .fetch_all(database.pool())
     .await
