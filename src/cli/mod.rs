@@ -4,6 +4,7 @@ pub mod exit;
 pub mod output;
 
 mod check;
+mod csv_row;
 mod demo;
 mod migrate;
 mod run;
@@ -54,6 +55,8 @@ struct Global {
 enum Command {
     /// Run the daemon
     Run(run::RunArgs),
+    /// Show the whole thing on this machine, no account needed: database, stand-in, daemon and sample jobs
+    Demo(demo::DemoArgs),
     /// Run a stand-in for the provider that enforces its limits and sends signed webhooks
     Sandbox(sandbox::SandboxArgs),
     /// Bring the database's schema up to this release
@@ -68,6 +71,7 @@ impl Command {
     async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         match self {
             Self::Run(args) => run::run(args, context).await,
+            Self::Demo(args) => demo::run(args, context).await,
             Self::Sandbox(args) => sandbox::run(args, context).await,
             Self::Migrate(args) => migrate::run(args, context).await,
             Self::Check(args) => check::run(args, context).await,
@@ -80,6 +84,8 @@ impl Command {
         match self {
             Self::Run(_) | Self::Sandbox(_) => "info",
             Self::Migrate(_) | Self::Check(_) | Self::Sync(_) => "warn",
+            // The demo makes things go wrong on purpose, and tells of them itself.
+            Self::Demo(_) => "error",
         }
     }
 }

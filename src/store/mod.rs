@@ -12,14 +12,18 @@ use sqlx::{
 
 pub mod attempt;
 pub mod bell;
+pub mod consent;
 pub mod embedded;
+pub mod enqueue;
 pub mod facts;
 pub mod fold;
 pub mod inbound;
 pub mod inspect;
+pub mod jobs;
 pub mod lease;
 pub mod look;
 pub mod migrate;
+pub mod overview;
 pub mod people;
 pub mod receipts;
 pub mod sample;
