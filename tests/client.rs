@@ -1,6 +1,8 @@
 //! The client against a peer that misbehaves in every way we know: what certainly never left, what was perhaps taken, and
 //! what the provider said.
 
+#![expect(clippy::unwrap_used, reason = "the helpers are part of the tests")]
+
 use std::{
     net::SocketAddr,
     sync::{

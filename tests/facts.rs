@@ -1,6 +1,8 @@
 //! The configuration and the provider's lists in the database: what is mirrored, what is news, what is stopped, and which
 //! shard a number belongs to.
 
+#![expect(clippy::unwrap_used, reason = "the helpers are part of the tests")]
+
 mod common;
 
 use std::{sync::Arc, time::Duration};

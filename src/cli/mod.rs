@@ -6,6 +6,7 @@ pub mod output;
 mod check;
 mod csv_row;
 mod demo;
+// mod demo;
 mod migrate;
 mod run;
 mod sandbox;

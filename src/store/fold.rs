@@ -133,7 +133,11 @@ async fn step(pool: &PgPool, limit: i64, only: Option<i64>) -> Result<FoldReport
     report
 }
 
-async fn take_and_apply(conn: &mut PgConnection, limit: i64, only: Option<i64>) -> Result<FoldReport, sqlx::Error> {
+async fn take_and_apply(
+    conn: &mut PgConnection,
+    limit: i64,
+    only: Option<i64>,
+) -> Result<FoldReport, sqlx::Error> {
     if !alone(conn).await? {
         return Ok(FoldReport::default());
     }
@@ -159,7 +163,13 @@ async fn take_and_apply(conn: &mut PgConnection, limit: i64, only: Option<i64>) 
     leave_inbox(conn, &done).await?;
     park(conn, &parked).await?;
     let (taken, folded, parked) = (ids.len(), done.len(), parked.len());
-    Ok(FoldReport { taken, folded, settled, parked, oldest })
+    Ok(FoldReport {
+        taken,
+        folded,
+        settled,
+        parked,
+        oldest,
+    })
 }
 
 /// Whether nobody else is folding. A process that is frozen in the middle loses its transaction, so that another can go
