@@ -6,6 +6,8 @@ pub mod output;
 mod check;
 mod consent;
 mod csv_row;
+mod csv_row;
+mod demo;
 // mod demo;
 mod enqueue;
 mod input;
@@ -64,6 +66,8 @@ struct Global {
 enum Command {
     /// Run the daemon
     Run(run::RunArgs),
+    /// Show the whole thing on this machine, no account needed: database, stand-in, daemon and sample jobs
+    Demo(demo::DemoArgs),
     /// Run a stand-in for the provider that enforces its limits and sends signed webhooks
     Sandbox(sandbox::SandboxArgs),
     /// Bring the database's schema up to this release
@@ -94,6 +98,7 @@ impl Command {
     async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         match self {
             Self::Run(args) => run::run(args, context).await,
+            Self::Demo(args) => demo::run(args, context).await,
             Self::Sandbox(args) => sandbox::run(args, context).await,
             Self::Migrate(args) => migrate::run(args, context).await,
             Self::Enqueue(args) => enqueue::run(args, context).await,
@@ -114,6 +119,9 @@ impl Command {
         match self {
             Self::Run(_) | Self::Sandbox(_) => "info",
             _ => "warn",
+            Self::Migrate(_) | Self::Check(_) | Self::Sync(_) => "warn",
+            // The demo makes things go wrong on purpose, and tells of them itself.
+            Self::Demo(_) => "error",
         }
     }
 }
