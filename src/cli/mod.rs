@@ -6,9 +6,7 @@ pub mod output;
 mod check;
 mod consent;
 mod csv_row;
-mod csv_row;
 mod demo;
-// mod demo;
 mod enqueue;
 mod input;
 mod jobs;
@@ -118,10 +116,9 @@ impl Command {
     fn log_level(&self) -> &'static str {
         match self {
             Self::Run(_) | Self::Sandbox(_) => "info",
-            _ => "warn",
-            Self::Migrate(_) | Self::Check(_) | Self::Sync(_) => "warn",
             // The demo makes things go wrong on purpose, and tells of them itself.
             Self::Demo(_) => "error",
+            _ => "warn",
         }
     }
 }
