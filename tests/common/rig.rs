@@ -125,6 +125,16 @@ impl Rig {
         .await;
     }
 
+    /// Waits until a job has arrived on the phone; whether it is read then is up to the person.
+    pub(crate) async fn arrives(&self, id: JobId) {
+        eventually(&format!("job {id} to arrive"), || async {
+            ["delivered", "read"]
+                .contains(&self.job(id).await.0.as_str())
+                .then_some(())
+        })
+        .await;
+    }
+
     /// Waits until nothing is in the queue any more.
     pub(crate) async fn queue_is_empty(&self) {
         eventually("the queue to be empty", || async {

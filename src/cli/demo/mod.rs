@@ -45,14 +45,14 @@ pub(super) async fn run(args: DemoArgs, context: &Context) -> anyhow::Result<Exi
     let summary = tokio::select! {
         summary = playing => summary?,
         ended = &mut stage.daemon => {
-            ended?.context("the daemon ended before the demo")?;
+            ended.context("the daemon ended before the demo")?;
             bail!("interrupted");
         }
     };
     context.output.one(&summary, || summary.text(guide.style))?;
     if args.keep {
         guide.look_around(&stage)?;
-        (&mut stage.daemon).await??;
+        (&mut stage.daemon).await?;
     } else {
         guide.read_on()?;
     }
