@@ -26,7 +26,7 @@ use super::{
 #[derive(Debug, clap::Args)]
 pub(super) struct DemoArgs {
     /// How many jobs to enqueue
-    #[arg(long, value_name = "N", default_value_t = 3_200, value_parser = clap::value_parser!(u32).range(100..=100_000))]
+    #[arg(long, value_name = "N", default_value_t = 3_200, value_parser = clap::value_parser!(u32).range(100..=50_000))]
     jobs: u32,
     /// The same seed draws the same order of jobs, and the same latencies and receipts
     #[arg(long, value_name = "S", default_value_t = 1)]

@@ -16,7 +16,7 @@ use super::{
     Guide,
     samples::{self, Planned},
     style::{count, counted},
-    world::{self, PER_SECOND, Places},
+    world::{self, Places},
 };
 use crate::{
     app::{self, Role, configured, syncing},
@@ -92,7 +92,6 @@ impl Stage {
 
         let roles = Role::ALL.into_iter().collect();
         let daemon = app::run(config_path.clone(), Environment::default(), roles).fuse();
-        tell_of_daemon(&setup, guide)?;
         Ok(Self {
             store,
             sandbox,
@@ -136,12 +135,6 @@ fn tell_of_sandbox(sandbox: &Sandbox, setup: &Setup, guide: Guide) -> io::Result
     let languages = counted(languages.len(), "language");
     guide.done(&format!("The sandbox, a stand-in for WhatsApp: {numbers}, {templates} in {languages}"), None)?;
     guide.more(&format!("on {}", sandbox.url()))
-}
-
-fn tell_of_daemon(setup: &Setup, guide: Guide) -> io::Result<()> {
-    let all = count(setup.numbers.len() * PER_SECOND as usize);
-    guide.done(&format!("The daemon, sending at most {PER_SECOND} messages a second from each number: {all} in all"), None)?;
-    guide.more("(80 is what Meta grants a new number; a new configuration of yours begins at 10)")
 }
 
 /// What `postrider migrate`, the daemon's start and `postrider sync` do: enqueue needs kinds, numbers and templates.
