@@ -105,7 +105,7 @@ impl Lines {
 
 /// Sends a line on; false when nobody wants more.
 fn send(sender: &Sender<anyhow::Result<Line>>, number: u64, object: Result<Map<String, Value>, String>) -> bool {
-    let object = object.and_then(|object| without_nul(object));
+    let object = object.and_then(without_nul);
     sender.blocking_send(Ok(Line { number, object })).is_ok()
 }
 

@@ -4,13 +4,21 @@ pub mod exit;
 pub mod output;
 
 mod check;
+mod consent;
 mod csv_row;
 mod demo;
-// mod demo;
+mod enqueue;
+mod input;
+mod jobs;
 mod migrate;
+mod numbers;
+mod preview;
 mod run;
 mod sandbox;
+mod status;
 mod sync;
+mod templates;
+mod why;
 
 use std::{ffi::OsString, io::Write as _, path::PathBuf};
 
@@ -62,6 +70,22 @@ enum Command {
     Sandbox(sandbox::SandboxArgs),
     /// Bring the database's schema up to this release
     Migrate(migrate::MigrateArgs),
+    /// Enqueue one job from flags, or many from JSONL, CSV or a pipe
+    Enqueue(enqueue::EnqueueArgs),
+    /// Show what the recipient would read, and what would stop it
+    Preview(preview::PreviewArgs),
+    /// Import, note and show what people agreed to and withdrew
+    Consent(consent::ConsentArgs),
+    /// List, show and cancel jobs
+    Jobs(jobs::JobsArgs),
+    /// Say where a job is, what holds it, and when it can go
+    Why(why::WhyArgs),
+    /// Say what is wrong and what is going on
+    Status(status::StatusArgs),
+    /// List the numbers with their limits, quality and backlog
+    Numbers(numbers::NumbersArgs),
+    /// List the templates
+    Templates(templates::TemplatesArgs),
     /// Say what is wrong with configuration, database, credentials and numbers, and how to mend it
     Check(check::CheckArgs),
     /// Read numbers, limits and templates from the provider now
@@ -75,6 +99,14 @@ impl Command {
             Self::Demo(args) => demo::run(args, context).await,
             Self::Sandbox(args) => sandbox::run(args, context).await,
             Self::Migrate(args) => migrate::run(args, context).await,
+            Self::Enqueue(args) => enqueue::run(args, context).await,
+            Self::Preview(args) => preview::run(args, context).await,
+            Self::Consent(args) => consent::run(args, context).await,
+            Self::Jobs(args) => jobs::run(args, context).await,
+            Self::Why(args) => why::run(args, context).await,
+            Self::Status(args) => status::run(args, context).await,
+            Self::Numbers(args) => numbers::run(args, context).await,
+            Self::Templates(args) => templates::run(args, context).await,
             Self::Check(args) => check::run(args, context).await,
             Self::Sync(args) => sync::run(args, context).await,
         }
@@ -84,9 +116,9 @@ impl Command {
     fn log_level(&self) -> &'static str {
         match self {
             Self::Run(_) | Self::Sandbox(_) => "info",
-            Self::Migrate(_) | Self::Check(_) | Self::Sync(_) => "warn",
             // The demo makes things go wrong on purpose, and tells of them itself.
             Self::Demo(_) => "error",
+            _ => "warn",
         }
     }
 }
