@@ -1,6 +1,7 @@
 //! Postrider takes transactional notifications out of a Postgres queue and delivers them through the WhatsApp Business
 //! Cloud API.
 
+pub mod app;
 pub mod channel;
 pub mod cli;
 pub mod clock;

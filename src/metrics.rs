@@ -1,34 +1,24 @@
-//! What Prometheus sees (DESIGN.md 4.5): one registry of our own, so that a test reads a clean one. Dispatch and the webhook
-//! bring their own meters; here they are put together with what is true of the process and of the queue as a whole. Every
-//! label has a bounded set of values, with 10,000 numbers too.
+//! What Prometheus sees (DESIGN.md 4.5): one registry of our own, so that a test reads a clean one, and in it what is true of
+//! the process and of the queue as a whole. Dispatch and the webhook register their own meters. Every label has a bounded set
+//! of values, with 10,000 numbers too.
 
 use prometheus::{
-    Encoder as _, Gauge, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder as _, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
     core::Collector, process_collector::ProcessCollector,
 };
 
-use crate::{dispatch, http, store::sample::Sample};
-
-/// Of all pools, those that have the least room are shown.
-const POOLS_SHOWN: usize = 50;
+use crate::store::sample::Sample;
 
 /// Everything that is counted.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// What the workers count.
-    pub dispatch: dispatch::meters::Meters,
-    /// What the webhook and the fold count.
-    pub http: http::meters::Meters,
-    /// The share of the allowed messages per second that was used, over all numbers with work.
-    pub pacing_utilisation: Gauge,
     /// Shards that this instance may send for.
     pub lease_held: IntGauge,
     jobs_enqueued: IntCounterVec,
     queue_jobs: IntGaugeVec,
     queue_oldest_eligible: IntGaugeVec,
     unknown_jobs: IntGauge,
-    messaging_limit_remaining: IntGaugeVec,
     breaker_open: IntGaugeVec,
 }
 
@@ -43,12 +33,6 @@ impl Metrics {
         make.build_info();
         make.add(ProcessCollector::for_self());
         Self {
-            dispatch: make.dispatch(),
-            http: make.http(),
-            pacing_utilisation: make.ratio(
-                "pacing_utilisation_ratio",
-                "The share of the allowed messages per second that was used, over all numbers with work",
-            ),
             lease_held: make.gauge("lease_held", "Shards that this instance may send for"),
             jobs_enqueued: make.counters(
                 "jobs_enqueued_total",
@@ -62,11 +46,6 @@ impl Metrics {
                 &["priority"],
             ),
             unknown_jobs: make.gauge("unknown_jobs", "Jobs that were posted and got no answer"),
-            messaging_limit_remaining: make.gauges(
-                "messaging_limit_remaining",
-                "Recipients that a pool may still reach in its rolling 24 h, for the pools with the least room",
-                &["pool"],
-            ),
             breaker_open: make.gauges(
                 "breaker_open",
                 "What is stopped now, by scope and by why: operator, or the provider's error code",
@@ -112,17 +91,6 @@ impl Metrics {
         }
     }
 
-    /// Shows the room of the pools that have the least.
-    pub fn show_pools(&self, mut pools: Vec<(String, i64)>) {
-        pools.sort_by_key(|(_, room)| *room);
-        self.messaging_limit_remaining.reset();
-        for (pool, room) in pools.iter().take(POOLS_SHOWN) {
-            self.messaging_limit_remaining
-                .with_label_values(&[pool])
-                .set(*room);
-        }
-    }
-
     /// Everything in Prometheus' text form.
     #[must_use]
     pub fn render(&self) -> String {
@@ -146,23 +114,6 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    fn dispatch(&self) -> dispatch::meters::Meters {
-        let meters = dispatch::meters::Meters::default();
-        meters
-            .register(self.registry)
-            .expect("each name is registered once");
-        meters.prepare();
-        meters
-    }
-
-    fn http(&self) -> http::meters::Meters {
-        let meters = http::meters::Meters::new();
-        meters
-            .register(self.registry)
-            .expect("each name is registered once");
-        meters
-    }
-
     fn add(&self, collector: impl Collector + 'static) {
         self.registry
             .register(Box::new(collector))
@@ -187,10 +138,6 @@ impl Maker<'_> {
         self.added(IntGauge::with_opts(opts(name, help)))
     }
 
-    fn ratio(&self, name: &str, help: &str) -> Gauge {
-        self.added(Gauge::with_opts(opts(name, help)))
-    }
-
     fn build_info(&self) {
         let info = self.gauges("build_info", "Which release this is", &["version"]);
         info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -203,11 +150,9 @@ fn opts(name: &str, help: &str) -> Opts {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::{
-        rules::{job::Priority, outcome::Answer},
+        rules::job::Priority,
         store::sample::{Enqueued, Queued, Stopped},
     };
 
@@ -241,49 +186,17 @@ mod tests {
     }
 
     #[test]
-    fn every_metric_of_the_design_is_shown() {
+    fn the_queue_and_what_is_stopped_are_shown() {
         let metrics = Metrics::new();
         metrics.show(&sample());
-        metrics.show_pools(vec![("1".to_owned(), 5)]);
-        let accepted = Answer::Accepted {
-            provider_id: "wamid.1".into(),
-            held: false,
-            wa_id: None,
-            user_id: None,
-        };
-        metrics
-            .dispatch
-            .answered(&accepted, Duration::from_millis(80));
-        metrics
-            .dispatch
-            .finished
-            .with_label_values(&["otp", "accepted", ""])
-            .inc();
-        metrics
-            .dispatch
-            .database
-            .with_label_values(&["look"])
-            .observe(0.01);
-        metrics.http.receipts.with_label_values(&["read"]).inc();
-        metrics.http.requests.with_label_values(&["200"]).inc();
         let text = metrics.render();
         for line in [
             "jobs_enqueued_total{kind=\"otp\",producer=\"shop\"} 5",
-            "jobs_finished_total{kind=\"otp\",reason=\"\",state=\"accepted\"} 1",
             "queue_jobs{priority=\"urgent\",state=\"queued\"} 3",
             "queue_oldest_eligible_seconds{priority=\"urgent\"} 7",
-            "enqueue_to_accepted_seconds_count{priority=\"urgent\"} 0",
-            "provider_request_seconds_count 1",
-            "provider_responses_total{code=\"0\",outcome=\"accepted\"} 1",
-            "pacing_utilisation_ratio 0",
-            "messaging_limit_remaining{pool=\"1\"} 5",
             "unknown_jobs 2",
-            "receipts_total{status=\"read\"} 1",
-            "receipt_lag_seconds_count 0",
-            "webhook_requests_total{status=\"200\"} 1",
             "lease_held 0",
             "breaker_open{reason=\"131048\",scope=\"number\"} 1",
-            "database_seconds_count{statement=\"look\"} 1",
             concat!("build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         ] {
             assert!(
@@ -312,21 +225,5 @@ mod tests {
             text.contains("jobs_enqueued_total{kind=\"otp\",producer=\"shop\"} 10"),
             "{text}"
         );
-    }
-
-    #[test]
-    fn ten_thousand_pools_show_only_those_with_the_least_room() {
-        let metrics = Metrics::new();
-        metrics.show_pools(
-            (0..10_000)
-                .map(|room| (format!("pool{room}"), room))
-                .collect(),
-        );
-        let text = metrics.render();
-        assert_eq!(
-            text.matches("messaging_limit_remaining{").count(),
-            POOLS_SHOWN
-        );
-        assert!(text.contains("{pool=\"pool0\"} 0"));
     }
 }

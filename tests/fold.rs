@@ -515,7 +515,7 @@ async fn the_fold_keeps_to_indexes_and_one_partition() {
             from generate_series(-1000, 100000) n;
         analyze postrider.message; analyze postrider.receipt_inbox";
     for statement in fill.split(';') {
-        sqlx::raw_sql(statement.to_owned().as_str().to_owned().leak() as &'static str)
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement.to_owned()))
             .execute(pool)
             .await
             .unwrap();

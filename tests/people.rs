@@ -7,8 +7,6 @@
 
 mod common;
 
-use std::{sync::Arc, time::Duration};
-
 use chrono::{DateTime, TimeDelta, Utc};
 use common::receiving::{NUMBER, Receiver, count, prepare};
 use postrider::{
@@ -363,32 +361,4 @@ async fn an_opt_out_that_waits_for_a_link_is_written_under_the_new_name() {
         count(pool, &format!("consent where person = '{PHONE}'")).await,
         1
     );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn many_links_and_opt_outs_at_once_lose_no_opt_out() {
-    let database = common::database().await;
-    let pool = Arc::new(database.pool().clone());
-    let mut tasks = tokio::task::JoinSet::new();
-    for n in 0..40 {
-        let (phone, id) = (format!("+90555000{n:04}"), format!("TR.{n}"));
-        let (linker, writer) = (pool.clone(), pool.clone());
-        let pair = links(&[(phone.as_str(), id.as_str())]);
-        tasks.spawn(async move {
-            while link(&linker, &pair).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        });
-        tasks.spawn(async move {
-            sqlx::query("select postrider.opt_out($1, 'support')")
-                .bind(id)
-                .execute(&*writer)
-                .await
-                .unwrap();
-        });
-    }
-    tasks.join_all().await;
-    for n in 0..40 {
-        assert!(opted_out(&pool, &format!("+90555000{n:04}")).await, "{n}");
-    }
 }

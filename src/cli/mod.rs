@@ -3,21 +3,33 @@
 pub mod exit;
 pub mod output;
 
+mod check;
+mod consent;
+mod csv_row;
 mod demo;
+mod enqueue;
+mod input;
+mod jobs;
 mod migrate;
+mod numbers;
+mod preview;
+mod run;
+mod sandbox;
+mod status;
+mod sync;
+mod templates;
+mod why;
 
 use std::{ffi::OsString, io::Write as _, path::PathBuf};
 
-use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use secrecy::ExposeSecret as _;
 
 pub use exit::Exit;
 pub use output::Output;
 
 use crate::{
-    config::{Config, ConfigError, DatabaseUrl, Environment},
-    store::{ConnectOptions, Store, embedded::Embedded},
+    app::database::Database,
+    config::{Config, ConfigError, Environment},
     telemetry::{self, LogFormat},
 };
 
@@ -50,21 +62,63 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the daemon
+    Run(run::RunArgs),
+    /// Show the whole thing on this machine, no account needed: database, stand-in, daemon and sample jobs
+    Demo(demo::DemoArgs),
+    /// Run a stand-in for the provider that enforces its limits and sends signed webhooks
+    Sandbox(sandbox::SandboxArgs),
     /// Bring the database's schema up to this release
     Migrate(migrate::MigrateArgs),
+    /// Enqueue one job from flags, or many from JSONL, CSV or a pipe
+    Enqueue(enqueue::EnqueueArgs),
+    /// Show what the recipient would read, and what would stop it
+    Preview(preview::PreviewArgs),
+    /// Import, note and show what people agreed to and withdrew
+    Consent(consent::ConsentArgs),
+    /// List, show and cancel jobs
+    Jobs(jobs::JobsArgs),
+    /// Say where a job is, what holds it, and when it can go
+    Why(why::WhyArgs),
+    /// Say what is wrong and what is going on
+    Status(status::StatusArgs),
+    /// List the numbers with their limits, quality and backlog
+    Numbers(numbers::NumbersArgs),
+    /// List the templates
+    Templates(templates::TemplatesArgs),
+    /// Say what is wrong with configuration, database, credentials and numbers, and how to mend it
+    Check(check::CheckArgs),
+    /// Read numbers, limits and templates from the provider now
+    Sync(sync::SyncArgs),
 }
 
 impl Command {
     async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         match self {
+            Self::Run(args) => run::run(args, context).await,
+            Self::Demo(args) => demo::run(args, context).await,
+            Self::Sandbox(args) => sandbox::run(args, context).await,
             Self::Migrate(args) => migrate::run(args, context).await,
+            Self::Enqueue(args) => enqueue::run(args, context).await,
+            Self::Preview(args) => preview::run(args, context).await,
+            Self::Consent(args) => consent::run(args, context).await,
+            Self::Jobs(args) => jobs::run(args, context).await,
+            Self::Why(args) => why::run(args, context).await,
+            Self::Status(args) => status::run(args, context).await,
+            Self::Numbers(args) => numbers::run(args, context).await,
+            Self::Templates(args) => templates::run(args, context).await,
+            Self::Check(args) => check::run(args, context).await,
+            Self::Sync(args) => sync::run(args, context).await,
         }
     }
 
     /// What is logged unless somebody asks for more: services tell their story, other commands speak by their output.
     fn log_level(&self) -> &'static str {
         match self {
-            Self::Migrate(_) => "warn",
+            Self::Run(_) | Self::Sandbox(_) => "info",
+            // The demo makes things go wrong on purpose, and tells of them itself.
+            Self::Demo(_) => "error",
+            _ => "warn",
         }
     }
 }
@@ -126,52 +180,6 @@ impl Context {
         let config = self.config_or_defaults()?;
         Database::open(&config, &self.environment).await
     }
-}
-
-/// A connected database, and its server where that is our own: it stops when this is dropped.
-#[derive(Debug)]
-pub struct Database {
-    /// The connections.
-    pub store: Store,
-    /// The private server.
-    _embedded: Option<Embedded>,
-}
-
-impl Database {
-    async fn open(config: &Config, environment: &Environment) -> anyhow::Result<Self> {
-        let (url, source) = config.database_url(environment)?;
-        let options = ConnectOptions {
-            max_connections: config.database.max_connections,
-            acquire_timeout: config.database.acquire_timeout(),
-            pooler: config.database.pooler,
-            ..ConnectOptions::default()
-        };
-        let (url, embedded) = match url {
-            DatabaseUrl::Server(url) => (url.expose_secret().to_owned(), None),
-            DatabaseUrl::Embedded => {
-                let server = embedded(config, environment).await?;
-                (server.url(), Some(server))
-            }
-        };
-        let store = Store::connect(&url, options)
-            .await
-            .with_context(|| format!("connecting to the database of {source}"))?;
-        Ok(Self {
-            store,
-            _embedded: embedded,
-        })
-    }
-}
-
-/// Starts the private server, and says aloud that it is there.
-async fn embedded(config: &Config, environment: &Environment) -> anyhow::Result<Embedded> {
-    let directory = config.state_dir(environment).join("postgres");
-    let server = Embedded::start(&directory, Default::default()).await?;
-    tracing::warn!(
-        directory = %directory.display(),
-        "using a private PostgreSQL of our own; for production, name a server under [database]"
-    );
-    Ok(server)
 }
 
 /// Everything from the command line to the exit code.

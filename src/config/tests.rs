@@ -270,6 +270,21 @@ fn an_inline_secret_works_and_is_warned_of() {
     assert!(keys.contains(&"accounts.0.token".to_owned()), "{keys:?}");
 }
 
+#[test]
+fn a_key_that_does_nothing_yet_is_warned_of_when_somebody_relies_on_it() {
+    for text in [
+        "[limits]\nheadroom = 0.2\n",
+        "[limits]\npair_burst = 5\n",
+        "[pacing]\nbulk_floor = 0.2\n",
+        "[retention]\nmessages_days = 30\n",
+        "[producers.shop]\nmax_queued = 5\n",
+    ] {
+        let warnings = parse(text).unwrap().warnings();
+        let told = warnings.iter().filter(|warning| warning.what.contains("does nothing in this release"));
+        assert_eq!(told.count(), 1, "{text}");
+    }
+}
+
 /// Every section, as a header under which one more key can be written.
 const SECTIONS: &[&str] = &[
     "",

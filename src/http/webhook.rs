@@ -1,6 +1,6 @@
 //! The webhook: the provider's receipts and people's messages come in here.
 //!
-//! A request is let in when its signature is right, read, handed to the [committer](super::committing), and answered with
+//! A request is let in when its signature is right, read, handed to the committer, and answered with
 //! 200 after its rows are committed. When they cannot be committed soon, the answer is 503 and the provider repeats the
 //! request later: it does so for days, and repeats change nothing. Who has no valid signature gets a bare 401 and learns
 //! nothing: not whether the app exists, not whether the body could be read.

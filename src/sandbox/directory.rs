@@ -344,7 +344,7 @@ fn field_names(fields: &str) -> Vec<String> {
             '}' => depth -= 1,
             ',' if depth == 0 => names.push(String::new()),
             _ if depth == 0 && !char.is_whitespace() => {
-                names.last_mut().expect("there is always one").push(char)
+                names.last_mut().expect("there is always one").push(char);
             }
             _ => {}
         }

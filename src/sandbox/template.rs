@@ -119,7 +119,7 @@ impl Shape {
             let text = component["text"].as_str().unwrap_or_default();
             match component["type"].as_str().unwrap_or_default() {
                 "HEADER" => {
-                    shape.header = header(component["format"].as_str().unwrap_or("TEXT"), text)
+                    shape.header = header(component["format"].as_str().unwrap_or("TEXT"), text);
                 }
                 "BODY" => shape.body = Slots::of(text),
                 "BUTTONS" => shape.buttons = buttons(&component["buttons"]),

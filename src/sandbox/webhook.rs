@@ -166,7 +166,7 @@ pub(super) fn body(updates: &[Update]) -> Vec<u8> {
     for update in updates {
         match &update.news {
             News::Change { waba_id, change } => {
-                changes_of(&mut entry, waba_id).push(Change::Other(change))
+                changes_of(&mut entry, waba_id).push(Change::Other(change));
             }
             News::Receipt(receipt) => add(
                 changes_of(&mut entry, &receipt.number.waba_id),

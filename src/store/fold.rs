@@ -121,41 +121,55 @@ async fn one_by_one(pool: &PgPool, limit: i64) -> Result<FoldReport, sqlx::Error
     Ok(total)
 }
 
-/// One transaction.
+/// One transaction. It is ended here and not by dropping it, because that happens some time later, and until then nobody
+/// else could fold.
 async fn step(pool: &PgPool, limit: i64, only: Option<i64>) -> Result<FoldReport, sqlx::Error> {
     let mut tx = pool.begin().await?;
-    if !alone(&mut tx).await? {
+    let report = take_and_apply(&mut tx, limit, only).await;
+    match report {
+        Ok(_) => tx.commit().await?,
+        Err(_) => tx.rollback().await?,
+    }
+    report
+}
+
+async fn take_and_apply(
+    conn: &mut PgConnection,
+    limit: i64,
+    only: Option<i64>,
+) -> Result<FoldReport, sqlx::Error> {
+    if !alone(conn).await? {
         return Ok(FoldReport::default());
     }
     let rows = sqlx::query_file_as!(Row, "src/store/fold_take.sql", limit, only)
-        .fetch_all(&mut *tx)
+        .fetch_all(&mut *conn)
         .await?;
     if rows.is_empty() {
         return Ok(FoldReport::default());
     }
-    let mut report = FoldReport {
-        taken: rows.len(),
-        ..FoldReport::default()
-    };
-    let mut early = Vec::new();
     let ids = column(&rows, |row| row.id);
-    report.oldest = rows.iter().map(|row| row.received_at).min();
+    let oldest = rows.iter().map(|row| row.received_at).min();
+    let (mut early, mut settled) = (HashSet::new(), 0);
     for (day, said) in by_day(rows) {
-        let mut missing = apply(&mut tx, day, &said.iter().collect::<Vec<_>>()).await?;
-        let settled = settle(&mut tx, day, &missing).await?;
-        if settled > 0 {
-            report.settled += settled;
-            missing = apply(&mut tx, day, &missing).await?;
+        let mut missing = apply(conn, day, &said.iter().collect::<Vec<_>>()).await?;
+        let found = settle(conn, day, &missing).await?;
+        if found > 0 {
+            settled += found;
+            missing = apply(conn, day, &missing).await?;
         }
         early.extend(missing.iter().flat_map(|said| said.ids.iter().copied()));
     }
-    let waits: HashSet<i64> = early.iter().copied().collect();
-    let done: Vec<i64> = ids.into_iter().filter(|id| !waits.contains(id)).collect();
-    leave_inbox(&mut tx, &done).await?;
-    park(&mut tx, &early).await?;
-    tx.commit().await?;
-    (report.folded, report.parked) = (done.len(), early.len());
-    Ok(report)
+    let (parked, done): (Vec<i64>, Vec<i64>) = ids.iter().partition(|id| early.contains(*id));
+    leave_inbox(conn, &done).await?;
+    park(conn, &parked).await?;
+    let (taken, folded, parked) = (ids.len(), done.len(), parked.len());
+    Ok(FoldReport {
+        taken,
+        folded,
+        settled,
+        parked,
+        oldest,
+    })
 }
 
 /// Whether nobody else is folding. A process that is frozen in the middle loses its transaction, so that another can go

@@ -12,13 +12,18 @@ use sqlx::{
 
 pub mod attempt;
 pub mod bell;
+pub mod consent;
 pub mod embedded;
+pub mod enqueue;
 pub mod facts;
 pub mod fold;
 pub mod inbound;
+pub mod inspect;
+pub mod jobs;
 pub mod lease;
 pub mod look;
 pub mod migrate;
+pub mod overview;
 pub mod people;
 pub mod receipts;
 pub mod sample;
@@ -121,6 +126,17 @@ impl Store {
             .await
             .map_err(StoreError::Unreachable)?;
         Ok(Self { pool })
+    }
+
+    /// Asks the database whether it is there.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query!("select 1 as one")
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(())
     }
 
     /// The pool, for statements.

@@ -8,7 +8,11 @@ use rand::{SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::rules::job::{FinalReason, State};
+use crate::{
+    cli::csv_row,
+    rules::job::{FinalReason, State},
+    store::consent::Statement,
+};
 
 /// Copied as often as it takes. They are compiled in, so that the demo needs nothing but the binary.
 const COPIED: [(&str, &str); 4] = [
@@ -29,7 +33,6 @@ const ONCE: (&str, &str) = (
     include_str!("../../../examples/special.jsonl"),
 );
 const CONSENTS: &str = include_str!("../../../examples/consents.csv");
-const OPT_OUTS: &str = include_str!("../../../examples/opt-outs.csv");
 
 /// The next copy's numbers are this much higher: the samples tell people apart by the last two digits.
 const NEXT_PERSON: u64 = 100;
@@ -117,7 +120,7 @@ pub(super) struct Planned {
     /// What the sandbox does about it.
     pub(super) story: Option<Story>,
     /// Its validity from now, where the kind's own would outlast the demo.
-    pub(super) expires_in: Option<Duration>,
+    expires_in: Option<Duration>,
 }
 
 impl Planned {
@@ -127,6 +130,15 @@ impl Planned {
             .get(key)
             .and_then(Value::as_str)
             .unwrap_or_default()
+    }
+
+    /// What is given to `enqueue_many`.
+    pub(super) fn request(&self, now: DateTime<Utc>) -> Value {
+        let mut request = self.request.clone();
+        if let Some(expires_in) = self.expires_in {
+            request.insert("expires_at".to_owned(), (now + expires_in).to_rfc3339().into());
+        }
+        Value::Object(request)
     }
 
     fn read(name: String, request: Map<String, Value>) -> anyhow::Result<Self> {
@@ -183,41 +195,19 @@ pub(super) fn plan(jobs: usize, seed: u64) -> anyhow::Result<Vec<Planned>> {
     Ok(plan)
 }
 
-/// A line of `consents.csv` or `opt-outs.csv`.
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct Consent {
-    /// Who.
-    pub(super) recipient: String,
-    /// Where they said so.
-    pub(super) source: String,
-    /// When.
-    pub(super) at: DateTime<Utc>,
-    /// The language that they want to read.
-    #[serde(default)]
-    pub(super) language: Option<String>,
-}
-
-/// The opt-ins of everybody that `plan` may write to, and then the opt-outs.
-pub(super) fn consents(jobs: usize) -> anyhow::Result<(Vec<Consent>, Vec<Consent>)> {
+/// What everybody that `plan` may write to has said.
+pub(super) fn consents(jobs: usize) -> anyhow::Result<Vec<Statement>> {
     let mut lines = 0;
     for file in COPIED {
         lines += read(file)?.len();
     }
     let copies = jobs.div_ceil(lines) as u64;
-    let of = |name: &str, text: &str| -> anyhow::Result<Vec<Consent>> {
-        let people: Vec<Consent> = csv::Reader::from_reader(text.as_bytes())
-            .deserialize()
-            .collect::<Result<_, _>>()
-            .with_context(|| name.to_owned())?;
-        let copied = (0..copies).flat_map(|copy| {
-            people.iter().map(move |one| Consent {
-                recipient: other_person(&one.recipient, copy),
-                ..one.clone()
-            })
-        });
-        Ok(copied.collect())
-    };
-    Ok((of("consents.csv", CONSENTS)?, of("opt-outs.csv", OPT_OUTS)?))
+    let statement = |row| Ok(serde_json::from_value::<Statement>(Value::Object(row))?);
+    let people: Vec<_> = read_csv(CONSENTS)?.into_iter().map(statement).collect::<anyhow::Result<_>>()?;
+    let copied = (0..copies).flat_map(|copy| {
+        people.iter().map(move |one| Statement { recipient: other_person(&one.recipient, copy), ..one.clone() })
+    });
+    Ok(copied.collect())
 }
 
 fn read((file, text): (&str, &str)) -> anyhow::Result<Vec<Planned>> {
@@ -244,25 +234,10 @@ fn read_jsonl(text: &str) -> anyhow::Result<Vec<Map<String, Value>>> {
         .collect()
 }
 
-/// Cells are texts, except for these columns, which hold JSON; an empty cell is no key.
 fn read_csv(text: &str) -> anyhow::Result<Vec<Map<String, Value>>> {
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     let headings = reader.headers()?.clone();
-    let request = |record: csv::StringRecord| {
-        let cells = headings
-            .iter()
-            .zip(&record)
-            .filter(|(_, cell)| !cell.is_empty());
-        let values = cells.map(|(heading, cell)| {
-            let value = match heading {
-                "parameters" | "message" | "labels" => serde_json::from_str(cell)?,
-                _ => cell.into(),
-            };
-            Ok((heading.to_owned(), value))
-        });
-        values.collect()
-    };
-    reader.records().map(|record| request(record?)).collect()
+    reader.records().map(|row| csv_row::object(headings.iter().zip(&row?)).map_err(anyhow::Error::msg)).collect()
 }
 
 #[cfg(test)]
@@ -322,13 +297,8 @@ mod tests {
 
     #[test]
     fn whoever_is_to_get_something_has_opted_in_and_nobody_else() {
-        let (given, withdrawn) = consents(3_200).unwrap();
-        let people = |lines: Vec<Consent>| {
-            lines
-                .into_iter()
-                .map(|line| line.recipient)
-                .collect::<HashSet<_>>()
-        };
+        let (withdrawn, given): (Vec<_>, Vec<_>) = consents(3_200).unwrap().into_iter().partition(|said| said.opt_out);
+        let people = |said: Vec<Statement>| said.into_iter().map(|said| said.recipient).collect::<HashSet<_>>();
         let (given, withdrawn) = (people(given), people(withdrawn));
         for planned in plan(3_200, 1).unwrap() {
             let person = planned.text("recipient");

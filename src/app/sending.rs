@@ -1,0 +1,210 @@
+//! Dispatch: the workers on their threads, and beside them what tells them about facts, leases and bells, and what writes
+//! down what answers mean beyond their job.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{Shared, configured, database::Database};
+use crate::{
+    channel::whatsapp::Client,
+    config::{Config, Environment, Rate, Whitespace},
+    dispatch::{
+        applying::Applying,
+        crew::{Crew, Tools},
+        knowing::{Guide, Knowing},
+        leasing::{self, Leasing},
+        ringing,
+        worker::Settings,
+    },
+    instance::Instance,
+    rules::{pace, retry::Policy, template},
+    service::{Phase, Service},
+};
+
+/// Leases are renewed every second; after a few that failed, somebody else may have them.
+const LEASES_READY_FOR: Duration = Duration::from_secs(5);
+/// Requests on one HTTP/2 connection at once.
+const IN_FLIGHT_PER_CONNECTION: usize = 100;
+
+pub(super) fn start(
+    service: &mut Service,
+    shared: &Shared,
+    database: &Database,
+    instance: &Instance,
+) -> anyhow::Result<Crew> {
+    let config = Arc::clone(&shared.config.borrow());
+    let (crew, seats) = Crew::new(config.dispatch.worker_threads());
+    let (effects, applied) = mpsc::unbounded_channel();
+    let tools = Tools {
+        database_url: database.url.clone(),
+        connect: configured::connect_options(&config),
+        endpoint: configured::endpoint(&config),
+        effects,
+        meters: shared.meters.dispatch.clone(),
+    };
+    let stop = service.stop().clone();
+    for seat in seats {
+        let (tools, settings) = (tools.clone(), worker_settings(&config, seat.index()));
+        let (drain, abort) = (stop.drain.clone(), stop.abort.clone());
+        service.spawn_thread("dispatch", Phase::Drain, move || {
+            seat.work(tools, settings, drain, abort)
+        })?;
+    }
+    let changed = Arc::new(Notify::new());
+    start_knowing(service, shared, &crew, &config, &changed)?;
+    let applying = Applying {
+        store: shared.store.clone(),
+        effects: applied,
+        changed,
+        resync: Arc::clone(&shared.sync_asked),
+    };
+    service.spawn(
+        "effects",
+        Phase::Close,
+        without_fail(applying.run(stop.close.clone())),
+    );
+    let ringing = ringing::run(shared.store.clone(), crew.clone(), stop.drain.clone());
+    service.spawn("bell", Phase::Drain, without_fail(ringing));
+    start_leasing(service, shared, &crew, instance);
+    Ok(crew)
+}
+
+fn worker_settings(config: &Config, index: usize) -> Settings {
+    let dispatch = &config.dispatch;
+    Settings {
+        index,
+        workers: dispatch.worker_threads(),
+        look_ahead: u32::try_from(dispatch.look_ahead).unwrap_or(u32::MAX),
+        in_flight_max: config.whatsapp.connections * IN_FLIGHT_PER_CONNECTION,
+        jitter_allowance: config.pacing.jitter_allowance(),
+        retry: Policy {
+            first: dispatch.backoff_first(),
+            max: dispatch.backoff_max(),
+            max_attempts: i32::try_from(dispatch.max_attempts).unwrap_or(i32::MAX),
+        },
+    }
+}
+
+fn start_knowing(
+    service: &mut Service,
+    shared: &Shared,
+    crew: &Crew,
+    config: &Config,
+    changed: &Arc<Notify>,
+) -> anyhow::Result<()> {
+    let (sender, guide) = watch::channel(guide(config, &shared.environment));
+    let knowing = Knowing {
+        store: shared.store.clone(),
+        crew: crew.clone(),
+        client: Client::new(&configured::endpoint(config))?,
+        guide,
+        changed: Arc::clone(changed),
+    };
+    // Until the end of the drain: what is said to the last worker must still be true.
+    let close = service.stop().close.clone();
+    service.spawn(
+        "facts",
+        Phase::Close,
+        without_fail(knowing.run(close.clone())),
+    );
+    service.spawn(
+        "facts settings",
+        Phase::Close,
+        follow(shared.clone(), sender, close),
+    );
+    Ok(())
+}
+
+/// What the configuration says of numbers and templates. An account whose token cannot be had is left out, which stops its
+/// numbers and no others.
+fn guide(config: &Config, environment: &Environment) -> Guide {
+    let mut tokens = BTreeMap::new();
+    for account in &config.accounts {
+        match config.token(account, environment) {
+            Ok(token) => _ = tokens.insert(account.waba_id.clone(), token),
+            Err(error) => tracing::error!(
+                account = account.waba_id,
+                "nothing goes out from this account: {error}"
+            ),
+        }
+    }
+    Guide {
+        whitespace: match config.templates.whitespace {
+            Whitespace::Collapse => template::Whitespace::Collapse,
+            Whitespace::Refuse => template::Whitespace::Refuse,
+        },
+        rate: match config.pacing.messages_per_second {
+            Rate::PerSecond(rate) => pace::Rate::new(rate).ok(),
+            Rate::Auto => None,
+        },
+        tokens,
+    }
+}
+
+/// Tokens, rate and whitespace follow a reload.
+async fn follow(
+    mut shared: Shared,
+    guides: watch::Sender<Guide>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    while let Some(Ok(())) = stop.run_until_cancelled(shared.config.changed()).await {
+        let config = Arc::clone(&shared.config.borrow_and_update());
+        guides.send_replace(guide(&config, &shared.environment));
+    }
+    stop.cancelled().await;
+    Ok(())
+}
+
+/// Leases are kept until the workers are done, and then handed back, so that a successor need not wait for them to run out.
+fn start_leasing(service: &mut Service, shared: &Shared, crew: &Crew, instance: &Instance) {
+    let held = watch::Sender::new(0);
+    shared.readiness.not_ready("leases", "not taken yet");
+    let showing = show_leases(
+        held.subscribe(),
+        shared.clone(),
+        service.stop().close.clone(),
+    );
+    service.spawn("lease readiness", Phase::Close, showing);
+
+    let (store, instance) = (shared.store.clone(), instance.id().to_owned());
+    let leasing = Leasing {
+        store: store.clone(),
+        instance: instance.clone(),
+        crew: crew.clone(),
+        held,
+    };
+    let close = service.stop().close.clone();
+    let keeping = async move {
+        leasing.run(close).await;
+        if let Err(error) = leasing::hand_back(&store, &instance).await {
+            tracing::warn!(%error, "the leases could not be handed back; they run out by themselves");
+        }
+    };
+    service.spawn("leases", Phase::Close, without_fail(keeping));
+}
+
+/// Each renewal shows that this instance may still send.
+async fn show_leases(
+    mut held: watch::Receiver<usize>,
+    shared: Shared,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    while let Some(Ok(())) = stop.run_until_cancelled(held.changed()).await {
+        let shards = *held.borrow_and_update();
+        shared
+            .metrics
+            .lease_held
+            .set(i64::try_from(shards).unwrap_or(i64::MAX));
+        shared.readiness.ready_for("leases", LEASES_READY_FOR);
+    }
+    stop.cancelled().await;
+    Ok(())
+}
+
+/// A task that ends only when told to.
+async fn without_fail(task: impl Future<Output = ()>) -> anyhow::Result<()> {
+    task.await;
+    Ok(())
+}

@@ -1,0 +1,222 @@
+//! Reads numbers, limits and templates from the provider and writes them down: at the start, every now and then, and when
+//! somebody asks.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use secrecy::SecretString;
+use serde::Serialize;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::configured;
+use crate::{
+    channel::directory::{Directory, DirectoryError, NumberInfo, TemplateInfo, Tier},
+    config::{Account, Config, Environment},
+    store::{
+        Store,
+        sync::{self, Changes, NumberRow, TemplateRow},
+    },
+};
+
+/// After a sync that failed, the next one comes sooner than usual.
+const RETRY_AFTER: Duration = Duration::from_secs(30);
+
+/// What syncing one account found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Synced {
+    /// Meta's id of the account.
+    pub account: String,
+    /// How many numbers it has.
+    pub numbers: usize,
+    /// How many templates it has, in all languages.
+    pub templates: usize,
+    /// Templates that are new or changed.
+    pub templates_changed: i64,
+    /// Templates that are no longer there.
+    pub templates_gone: i64,
+    /// The provider's word for the messaging limit.
+    pub messaging_limit: Option<String>,
+}
+
+/// Syncs one account.
+///
+/// # Errors
+/// When its token cannot be had, the provider refuses or is away, or the database does not answer.
+pub async fn account(
+    store: &Store,
+    config: &Config,
+    account: &Account,
+    environment: &Environment,
+) -> anyhow::Result<Synced> {
+    let token = config.token(account, environment)?;
+    let directory = Directory::new(&configured::endpoint(config))?;
+    let what = || format!("syncing account {}", account.waba_id);
+    read_and_write(store, &directory, account, &token)
+        .await
+        .with_context(what)
+}
+
+async fn read_and_write(
+    store: &Store,
+    directory: &Directory,
+    account: &Account,
+    token: &SecretString,
+) -> anyhow::Result<Synced> {
+    let waba_id = account.waba_id.as_str();
+    // Templates first: a number that is known to be connected may send at once, and then its templates must be there.
+    let templates = directory.templates(waba_id, token).await?;
+    let changes = write_templates(store, waba_id, &templates).await?;
+    let numbers = directory.numbers(waba_id, token).await?;
+    let rows: Vec<NumberRow> = numbers.iter().cloned().map(number_row).collect();
+    sync::numbers(store.pool(), waba_id, &rows).await?;
+    let messaging_limit = write_limit(store, directory, account, token, &numbers).await?;
+    Ok(Synced {
+        account: waba_id.to_owned(),
+        numbers: numbers.len(),
+        templates: templates.len(),
+        templates_changed: changes.changed,
+        templates_gone: changes.gone,
+        messaging_limit,
+    })
+}
+
+async fn write_templates(
+    store: &Store,
+    waba_id: &str,
+    templates: &[TemplateInfo],
+) -> Result<Changes, sqlx::Error> {
+    let rows: Vec<TemplateRow> = templates.iter().cloned().map(template_row).collect();
+    sync::templates(store.pool(), waba_id, &rows).await
+}
+
+/// The limit is the portfolio's; any of its numbers can be asked.
+async fn write_limit(
+    store: &Store,
+    directory: &Directory,
+    account: &Account,
+    token: &SecretString,
+    numbers: &[NumberInfo],
+) -> anyhow::Result<Option<String>> {
+    let Some(number) = numbers.first() else {
+        return Ok(None);
+    };
+    let Some(limit) = directory
+        .messaging_limit(&number.phone_number_id, token)
+        .await?
+    else {
+        return Ok(None);
+    };
+    let recipients = match limit.tier {
+        Tier::Recipients(recipients) => Some(i32::try_from(recipients).unwrap_or(i32::MAX)),
+        Tier::Unlimited => None,
+        // Undecided is not unlimited: what we assumed stays.
+        Tier::NotSet => return Ok(Some(limit.word)),
+    };
+    sync::limit(store.pool(), account.portfolio(), &limit.word, recipients).await?;
+    Ok(Some(limit.word))
+}
+
+fn number_row(info: NumberInfo) -> NumberRow {
+    NumberRow {
+        phone_number_id: info.phone_number_id,
+        display_phone_number: info.display_phone_number,
+        verified_name: info.verified_name,
+        status: info.status,
+        quality_rating: info.quality_rating,
+        throughput_level: info.throughput_level,
+        is_on_biz_app: info.is_on_biz_app,
+    }
+}
+
+fn template_row(info: TemplateInfo) -> TemplateRow {
+    TemplateRow {
+        provider_id: info.provider_id,
+        name: info.name,
+        language: info.language,
+        status: info.status,
+        category: info.category,
+        parameter_format: info.parameter_format,
+        components: info.components,
+        quality: info.quality,
+        message_send_ttl_seconds: info.message_send_ttl_seconds,
+        rejected_reason: info.rejected_reason,
+    }
+}
+
+/// Whether a sync failed because the provider was away or overloaded.
+#[must_use]
+pub fn is_provider_away(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<DirectoryError>()
+        .is_some_and(DirectoryError::is_transient)
+}
+
+/// Whether a sync failed because the provider did not accept the token.
+#[must_use]
+pub fn is_refused(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<DirectoryError>()
+        .is_some_and(DirectoryError::is_credentials)
+}
+
+/// Syncs all accounts until `stop`. One that fails does not keep the others from being synced.
+pub struct Syncing {
+    /// Where it is written.
+    pub store: Store,
+    /// Which accounts, how often.
+    pub config: watch::Receiver<Arc<Config>>,
+    /// Where tokens may be.
+    pub environment: Environment,
+    /// Rung by whoever learned that something changed at the provider.
+    pub asked: Arc<Notify>,
+}
+
+impl Syncing {
+    /// Syncs every account once; true when all went well.
+    pub async fn all(&self) -> bool {
+        let config = Arc::clone(&self.config.borrow());
+        let mut all_well = true;
+        for it in &config.accounts {
+            match account(&self.store, &config, it, &self.environment).await {
+                Ok(synced) => tracing::info!(
+                    account = synced.account,
+                    numbers = synced.numbers,
+                    templates = synced.templates,
+                    changed = synced.templates_changed,
+                    "synced account {}",
+                    synced.account
+                ),
+                Err(error) => {
+                    all_well = false;
+                    tracing::warn!(
+                        account = it.waba_id,
+                        "{error:#}; what was known before still holds"
+                    );
+                }
+            }
+        }
+        all_well
+    }
+
+    /// Syncs now and then, sooner when asked or when it failed. `went_well` is how the sync at the start went.
+    pub async fn run(self, mut went_well: bool, stop: CancellationToken) -> anyhow::Result<()> {
+        loop {
+            let usual = self.config.borrow().whatsapp.sync_every();
+            let pause = if went_well {
+                usual
+            } else {
+                usual.min(RETRY_AFTER)
+            };
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = self.asked.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+            went_well = match stop.run_until_cancelled(self.all()).await {
+                Some(went_well) => went_well,
+                None => return Ok(()),
+            };
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What is done now and then beside sending: jobs that ran out of time are told so, partitions are made ahead, pauses that
+//! are over are cleared away, and the queue is counted for the metrics.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock,
+    metrics::Metrics,
+    store::{Store, facts, sample::Sampler, upkeep},
+};
+
+/// An expired job is told within this.
+const EXPIRE_EVERY: Duration = Duration::from_secs(1);
+/// Jobs expired in one transaction: each holds a row lock until the commit.
+const EXPIRE_BATCH: i64 = 1_000;
+/// Partitions are made for a week ahead, so a day of failures does no harm.
+const PARTITIONS_EVERY: Duration = Duration::from_secs(3600);
+/// A pause that is over does not hold any more; its row is only in the way.
+const PAUSES_EVERY: Duration = Duration::from_secs(60);
+/// How fresh gauges are. Counting reads the whole queue, so after a long count it rests for much longer.
+const SAMPLE_EVERY: Duration = Duration::from_secs(5);
+const SAMPLE_REST: u32 = 20;
+
+/// Makes the partitions that are needed now.
+///
+/// # Errors
+/// When the database does not answer.
+pub(super) async fn make_partitions(store: &Store) -> Result<(), sqlx::Error> {
+    let made = upkeep::ensure_partitions(store.pool(), clock::now().date_naive()).await?;
+    if made > 0 {
+        tracing::debug!(made, "made {made} partitions");
+    }
+    Ok(())
+}
+
+/// Ends jobs whose time is over, makes partitions, clears pauses away, until `stop`.
+pub(super) async fn run(store: Store, stop: CancellationToken) -> anyhow::Result<()> {
+    let expiring = || expire(store.clone());
+    let partitioning = || {
+        let store = store.clone();
+        async move { make_partitions(&store).await }
+    };
+    let clearing = || {
+        let store = store.clone();
+        async move { facts::expire_pauses(store.pool()).await.map(drop) }
+    };
+    tokio::join!(
+        each(
+            EXPIRE_EVERY,
+            &stop,
+            "expired jobs could not be ended",
+            expiring
+        ),
+        each(
+            PARTITIONS_EVERY,
+            &stop,
+            "partitions could not be made",
+            partitioning
+        ),
+        each(
+            PAUSES_EVERY,
+            &stop,
+            "pauses that are over could not be cleared away",
+            clearing
+        ),
+    );
+    Ok(())
+}
+
+async fn expire(store: Store) -> Result<(), sqlx::Error> {
+    loop {
+        let expired = upkeep::expire(store.pool(), EXPIRE_BATCH).await?;
+        if expired > 0 {
+            tracing::info!(jobs = expired, "{expired} jobs were not sent in time");
+        }
+        if (expired as i64) < EXPIRE_BATCH {
+            return Ok(());
+        }
+    }
+}
+
+/// Counts the queue until `stop`.
+pub(super) async fn sample(
+    store: Store,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut sampler = Sampler::default();
+    let start = Instant::now();
+    loop {
+        let began = Instant::now();
+        match sampler.take(store.pool(), start.elapsed()).await {
+            Ok(sample) => metrics.show(&sample),
+            Err(error) => tracing::warn!(%error, "the queue could not be counted"),
+        }
+        let rest = SAMPLE_EVERY.max(began.elapsed() * SAMPLE_REST);
+        if stop
+            .run_until_cancelled(tokio::time::sleep(rest))
+            .await
+            .is_none()
+        {
+            return Ok(());
+        }
+    }
+}
+
+/// Does something every so often; what fails is said, and tried again the next time.
+async fn each<F: Future<Output = Result<(), sqlx::Error>>>(
+    period: Duration,
+    stop: &CancellationToken,
+    complaint: &str,
+    work: impl Fn() -> F,
+) {
+    let mut every = tokio::time::interval(period);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(every.tick()).await.is_some() {
+        if let Err(error) = work().await {
+            tracing::warn!(%error, "{complaint}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! `postrider status`: what is wrong first, then what it is doing.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use super::{Context, Exit, Output, output::relative};
+use crate::store::overview::{self, Backlog, Ended, Trouble};
+
+/// Arguments of `postrider status`.
+#[derive(Debug, clap::Args)]
+pub(super) struct StatusArgs {
+    /// One line, and exit code 1 when something is wrong: for scripts and monitoring
+    #[arg(long)]
+    check: bool,
+}
+
+/// All of it, for programs.
+#[derive(Serialize)]
+struct Status {
+    troubles: Vec<Trouble>,
+    backlog: Vec<Backlog>,
+    last_hour: Vec<Ended>,
+}
+
+pub(super) async fn run(args: StatusArgs, context: &Context) -> anyhow::Result<Exit> {
+    let database = context.database().await?;
+    let pool = database.store.pool();
+    let status = Status {
+        troubles: overview::troubles(pool).await?,
+        backlog: overview::backlog(pool).await?,
+        last_hour: overview::results(pool).await?,
+    };
+    let output = &context.output;
+    if args.check {
+        output.one(&status, || check(&status))?;
+        return Ok(if is_wrong(&status) { Exit::Failed } else { Exit::Done });
+    }
+    if output.json {
+        output.one(&status, String::new)?;
+    } else {
+        print(&status, output, crate::clock::now())?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Rank 2 is a warning: it may become wrong.
+fn is_wrong(status: &Status) -> bool {
+    status.troubles.iter().any(|trouble| trouble.rank < 2)
+}
+
+fn check(status: &Status) -> String {
+    let due: i64 = status.backlog.iter().map(|backlog| backlog.due).sum();
+    match &status.troubles[..] {
+        [] => format!("ok: {due} jobs due"),
+        [trouble] => trouble.text.clone(),
+        [worst, others @ ..] => format!("{} (and {} more)", worst.text, others.len()),
+    }
+}
+
+fn print(status: &Status, output: &Output, now: DateTime<Utc>) -> anyhow::Result<()> {
+    match &status.troubles[..] {
+        [] => output.say("Nothing is wrong.")?,
+        troubles => troubles.iter().try_for_each(|trouble| output.say(format_args!("! {}", trouble.text)))?,
+    }
+    output.say("\nWaiting")?;
+    output.rows(&status.backlog, &["priority", "due", "later", "unknown", "oldest due"], |row| {
+        let oldest = row.oldest_due_at.map(|at| relative(at, now)).unwrap_or_default();
+        vec![row.priority.clone(), row.due.to_string(), row.later.to_string(), row.unknown.to_string(), oldest]
+    })?;
+    output.say("\nWithin the last hour")?;
+    output.rows(&status.last_hour, &["state", "reason", "jobs"], |row| {
+        vec![row.state.clone(), row.reason.clone().unwrap_or_default(), row.jobs.to_string()]
+    })?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(ranks: &[i32]) -> Status {
+        Status {
+            troubles: ranks.iter().map(|&rank| Trouble { rank, text: format!("trouble {rank}") }).collect(),
+            backlog: Vec::new(),
+            last_hour: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_check_is_one_line_with_the_worst_first() {
+        assert_eq!(check(&status(&[])), "ok: 0 jobs due");
+        assert_eq!(check(&status(&[1])), "trouble 1");
+        assert_eq!(check(&status(&[0, 1, 2])), "trouble 0 (and 2 more)");
+    }
+
+    #[test]
+    fn a_warning_is_told_but_fails_no_check() {
+        assert!(!is_wrong(&status(&[])));
+        assert!(!is_wrong(&status(&[2])));
+        assert!(is_wrong(&status(&[1, 2])));
+    }
+}
