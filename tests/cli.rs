@@ -1,6 +1,8 @@
 //! What the shell and systemd see of a command: its exit code, and one sentence that says what to do. Commands are waited
 //! for on the test's own thread, so a sandbox beside them needs another one.
 
+#![cfg(test)]
+
 mod common;
 
 use std::process::{Command, Output, Stdio};

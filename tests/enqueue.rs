@@ -1,5 +1,7 @@
 //! Taking jobs in by SQL: defaults, idempotency, batches, the bell.
 
+#![cfg(test)]
+
 mod common;
 
 use common::{TestDatabase, seed, sql};

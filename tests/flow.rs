@@ -1,5 +1,7 @@
 //! From `postrider.enqueue` to the receipt, with the real binary between a real database and the sandbox.
 
+#![cfg(test)]
+
 mod common;
 
 use std::{collections::BTreeMap, time::Duration};

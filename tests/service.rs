@@ -1,5 +1,7 @@
 //! The daemon's life as systemd sees it: ready only when ready, reloaded, watched, stopped in order.
 
+#![cfg(test)]
+
 mod common;
 
 use std::{os::unix::net::UnixDatagram, process::Stdio, time::Duration};

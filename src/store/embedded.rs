@@ -1,6 +1,6 @@
 //! A private PostgreSQL for one Postrider: a cluster under a directory of ours, reached over a unix socket only.
 //!
-//! Nothing is bundled: the server binaries are the machine's own ([`Binaries`]). Under root the server runs as another
+//! Nothing is bundled: the server binaries are the machine's own. Under root the server runs as another
 //! user, because PostgreSQL refuses to be root.
 //!
 //! **It ends with us.** A small shell script, `guardian.sh`, starts the server, then reads from a pipe that only we hold
