@@ -1,5 +1,10 @@
 //! Taking jobs in by SQL: defaults, idempotency, batches, the bell.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "the helpers of tests may panic as the tests do"
+)]
+
 mod common;
 
 use common::{TestDatabase, seed, sql};
@@ -41,7 +46,11 @@ async fn queued(connection: &mut PgConnection, job: i64) -> Queued {
 }
 
 async fn enqueue_many(connection: &mut PgConnection, jobs: &Value) -> Vec<Enqueued> {
-    sqlx::query_as("select * from postrider.enqueue_many($1)").bind(jobs).fetch_all(connection).await.unwrap()
+    sqlx::query_as("select * from postrider.enqueue_many($1)")
+        .bind(jobs)
+        .fetch_all(connection)
+        .await
+        .unwrap()
 }
 
 #[derive(Debug, PartialEq, sqlx::FromRow)]
@@ -66,8 +75,14 @@ async fn null_is_the_default_everywhere() {
     .await;
     let row = queued(&mut connection, short).await;
     assert_eq!(queued(&mut connection, nulls).await, row);
-    assert_eq!((row.kind.as_str(), row.priority, row.sender.as_str()), ("order", 1, "default"));
-    assert_eq!((row.content, row.reason, row.waits_secs), (json!({}), None, 0.0));
+    assert_eq!(
+        (row.kind.as_str(), row.priority, row.sender.as_str()),
+        ("order", 1, "default")
+    );
+    assert_eq!(
+        (row.content, row.reason, row.waits_secs),
+        (json!({}), None, 0.0)
+    );
     assert_eq!(row.valid_secs, 24.0 * 3600.0);
 }
 
@@ -75,43 +90,103 @@ async fn null_is_the_default_everywhere() {
 async fn a_template_that_authenticates_makes_an_otp() {
     let database = sql::database().await;
     let mut connection = database.pool().acquire().await.unwrap();
-    let job = sql::enqueue(&mut connection, r#"'+905321234567', 'login_code', '{"code": "123456"}'"#).await;
+    let job = sql::enqueue(
+        &mut connection,
+        r#"'+905321234567', 'login_code', '{"code": "123456"}'"#,
+    )
+    .await;
     let row = queued(&mut connection, job).await;
-    assert_eq!((row.kind.as_str(), row.priority, row.valid_secs), ("otp", 0, 300.0));
-    let job = sql::enqueue(&mut connection, "'+905321234567', 'login_code', kind => 'travel', priority => 'bulk'").await;
+    assert_eq!(
+        (row.kind.as_str(), row.priority, row.valid_secs),
+        ("otp", 0, 300.0)
+    );
+    let job = sql::enqueue(
+        &mut connection,
+        "'+905321234567', 'login_code', kind => 'travel', priority => 'bulk'",
+    )
+    .await;
     let row = queued(&mut connection, job).await;
     assert_eq!((row.kind.as_str(), row.priority), ("travel", 2));
 
-    sql::run(&mut connection, "update postrider.kind set configured = false where name = 'otp'").await;
+    sql::run(
+        &mut connection,
+        "update postrider.kind set configured = false where name = 'otp'",
+    )
+    .await;
     let job = sql::enqueue(&mut connection, "'+905321234567', 'login_code'").await;
-    assert_eq!(queued(&mut connection, job).await.kind, "order", "an otp is not made where there is none");
+    assert_eq!(
+        queued(&mut connection, job).await.kind,
+        "order",
+        "an otp is not made where there is none"
+    );
 }
 
 #[tokio::test]
 async fn the_language_is_the_callers_the_recipients_the_templates_or_the_default() {
     let database = sql::database().await;
     let mut connection = database.pool().acquire().await.unwrap();
-    for (recipient, language) in [("+905320000001", "tr"), ("+905320000002", "pt"), ("+905320000003", "en-GB")] {
-        sql::run(&mut connection, &format!("select postrider.opt_in('{recipient}', 'test', language => '{language}')")).await;
+    for (recipient, language) in [
+        ("+905320000001", "tr"),
+        ("+905320000002", "pt"),
+        ("+905320000003", "en-GB"),
+    ] {
+        sql::run(
+            &mut connection,
+            &format!("select postrider.opt_in('{recipient}', 'test', language => '{language}')"),
+        )
+        .await;
     }
     let cases = [
-        ("+905320000001", "order_confirmation", "language => 'en-us'", "en_US"),
-        ("+905320000001", "order_confirmation", "language => 'de'", "de"),
-        ("+905320000001", "order_confirmation", "language => null", "tr"),
-        ("+905320000003", "order_confirmation", "language => null", "en_US"),
+        (
+            "+905320000001",
+            "order_confirmation",
+            "language => 'en-us'",
+            "en_US",
+        ),
+        (
+            "+905320000001",
+            "order_confirmation",
+            "language => 'de'",
+            "de",
+        ),
+        (
+            "+905320000001",
+            "order_confirmation",
+            "language => null",
+            "tr",
+        ),
+        (
+            "+905320000003",
+            "order_confirmation",
+            "language => null",
+            "en_US",
+        ),
         ("+905320000002", "boarding", "language => null", "pt_BR"),
         // The recipient's language would not be sent: the template has one only.
         ("+905320000001", "boarding", "language => null", "pt_BR"),
         ("+905320000009", "boarding", "language => null", "pt_BR"),
-        ("+905320000009", "order_confirmation", "language => null", "en_US"),
+        (
+            "+905320000009",
+            "order_confirmation",
+            "language => null",
+            "en_US",
+        ),
         // Nothing is known of the template: perhaps tomorrow it is there.
         ("+905320000001", "not_synced_yet", "language => null", "tr"),
         ("+905320000009", "not_synced_yet", "language => null", "en"),
     ];
     for (recipient, template, language, expected) in cases {
-        let job = sql::enqueue(&mut connection, &format!("'{recipient}', '{template}', {language}")).await;
+        let job = sql::enqueue(
+            &mut connection,
+            &format!("'{recipient}', '{template}', {language}"),
+        )
+        .await;
         let chosen = queued(&mut connection, job).await.language;
-        assert_eq!(chosen.as_deref(), Some(expected), "{recipient} {template} {language}");
+        assert_eq!(
+            chosen.as_deref(),
+            Some(expected),
+            "{recipient} {template} {language}"
+        );
     }
 }
 
@@ -119,14 +194,29 @@ async fn the_language_is_the_callers_the_recipients_the_templates_or_the_default
 async fn a_job_for_later_waits_and_its_validity_starts_then() {
     let database = sql::database().await;
     let mut connection = database.pool().acquire().await.unwrap();
-    let job = sql::enqueue(&mut connection, "'+905321234567', 'login_code', not_before => now() + interval '1 day'").await;
+    let job = sql::enqueue(
+        &mut connection,
+        "'+905321234567', 'login_code', not_before => now() + interval '1 day'",
+    )
+    .await;
     let row = queued(&mut connection, job).await;
-    assert_eq!((row.reason.as_deref(), row.valid_secs), (Some("scheduled"), 300.0));
+    assert_eq!(
+        (row.reason.as_deref(), row.valid_secs),
+        (Some("scheduled"), 300.0)
+    );
     assert!(row.waits_secs > 86_000.0);
 
-    let job = sql::enqueue(&mut connection, "'+905321234567', 'boarding', not_before => now() - interval '1 day'").await;
+    let job = sql::enqueue(
+        &mut connection,
+        "'+905321234567', 'boarding', not_before => now() - interval '1 day'",
+    )
+    .await;
     let row = queued(&mut connection, job).await;
-    assert_eq!((row.reason, row.waits_secs), (None, 0.0), "a time that has come is now");
+    assert_eq!(
+        (row.reason, row.waits_secs),
+        (None, 0.0),
+        "a time that has come is now"
+    );
 }
 
 #[tokio::test]
@@ -135,11 +225,13 @@ async fn a_job_of_a_long_transaction_is_due_when_it_was_enqueued() {
     let mut transaction = database.pool().begin().await.unwrap();
     sql::run(&mut transaction, "select pg_sleep(0.05)").await;
     let job = sql::enqueue(&mut transaction, "'+905321234567', 'boarding'").await;
-    let is_later: bool = sqlx::query_scalar("select due_at >= now() + interval '50 ms' from postrider.queue where id = $1")
-        .bind(job)
-        .fetch_one(&mut *transaction)
-        .await
-        .unwrap();
+    let is_later: bool = sqlx::query_scalar(
+        "select due_at >= now() + interval '50 ms' from postrider.queue where id = $1",
+    )
+    .bind(job)
+    .fetch_one(&mut *transaction)
+    .await
+    .unwrap();
     assert!(is_later);
 }
 
@@ -147,10 +239,18 @@ async fn a_job_of_a_long_transaction_is_due_when_it_was_enqueued() {
 async fn a_job_exists_exactly_when_the_order_does() {
     let database = sql::database().await;
     let mut transaction = database.pool().begin().await.unwrap();
-    sql::enqueue(&mut transaction, "'+905321234567', 'boarding', idempotency_key => 'a'").await;
+    sql::enqueue(
+        &mut transaction,
+        "'+905321234567', 'boarding', idempotency_key => 'a'",
+    )
+    .await;
     transaction.rollback().await.unwrap();
     for table in ["queue", "enqueued", "idempotency_key"] {
-        assert_eq!(sql::count(&database, &format!("postrider.{table}")).await, 0, "{table}");
+        assert_eq!(
+            sql::count(&database, &format!("postrider.{table}")).await,
+            0,
+            "{table}"
+        );
     }
 }
 
@@ -158,8 +258,16 @@ async fn a_job_exists_exactly_when_the_order_does() {
 async fn the_state_of_the_world_refuses_nothing() {
     let database = sql::database().await;
     let mut connection = database.pool().acquire().await.unwrap();
-    sql::run(&mut connection, "update postrider.template set status = 'DISABLED'").await;
-    sql::run(&mut connection, "select postrider.opt_out('+905321234567', 'whatsapp')").await;
+    sql::run(
+        &mut connection,
+        "update postrider.template set status = 'DISABLED'",
+    )
+    .await;
+    sql::run(
+        &mut connection,
+        "select postrider.opt_out('+905321234567', 'whatsapp')",
+    )
+    .await;
     sql::enqueue(&mut connection, "'+905321234567', 'boarding'").await;
     sql::enqueue(&mut connection, "'+905321234567', 'nowhere'").await;
     assert_eq!(sql::count(&database, "postrider.enqueued").await, 2);
@@ -169,12 +277,30 @@ async fn the_state_of_the_world_refuses_nothing() {
 async fn a_repeated_key_gives_the_first_job_and_other_content_is_refused() {
     let database = sql::database().await;
     let mut connection = database.pool().acquire().await.unwrap();
-    let with_key = |rest: &str| format!("'+905321234567', 'boarding', '{{\"body\": {{\"gate\": \"A1\"}}}}', idempotency_key => 'k' {rest}");
+    let with_key = |rest: &str| {
+        format!(
+            "'+905321234567', 'boarding', '{{\"body\": {{\"gate\": \"A1\"}}}}', idempotency_key => 'k' {rest}"
+        )
+    };
     let first = sql::enqueue(&mut connection, &with_key("")).await;
     assert_eq!(sql::enqueue(&mut connection, &with_key("")).await, first);
     // Whoever repeats a call computes its times anew, and may be late.
-    assert_eq!(sql::enqueue(&mut connection, &with_key(", expires_at => now() + interval '2 h'")).await, first);
-    assert_eq!(sql::enqueue(&mut connection, &with_key(", expires_at => now() - interval '2 h'")).await, first);
+    assert_eq!(
+        sql::enqueue(
+            &mut connection,
+            &with_key(", expires_at => now() + interval '2 h'")
+        )
+        .await,
+        first
+    );
+    assert_eq!(
+        sql::enqueue(
+            &mut connection,
+            &with_key(", expires_at => now() - interval '2 h'")
+        )
+        .await,
+        first
+    );
     assert_eq!(sql::count(&database, "postrider.queue").await, 1);
 
     for other in [
@@ -187,14 +313,16 @@ async fn a_repeated_key_gives_the_first_job_and_other_content_is_refused() {
 }
 
 async fn refused(connection: &mut PgConnection, arguments: &str) -> String {
-    sqlx::query(AssertSqlSafe(format!("select postrider.enqueue({arguments})")))
-        .execute(connection)
-        .await
-        .expect_err(arguments)
-        .as_database_error()
-        .and_then(|error| error.code())
-        .expect("a refusal has a code")
-        .into_owned()
+    sqlx::query(AssertSqlSafe(format!(
+        "select postrider.enqueue({arguments})"
+    )))
+    .execute(connection)
+    .await
+    .expect_err(arguments)
+    .as_database_error()
+    .and_then(sqlx::error::DatabaseError::code)
+    .expect("a refusal has a code")
+    .into_owned()
 }
 
 #[tokio::test]
@@ -203,12 +331,24 @@ async fn a_key_is_free_again_after_seven_days() {
     let mut connection = database.pool().acquire().await.unwrap();
     let job = "'+905321234567', 'boarding', idempotency_key => 'k'";
     let first = sql::enqueue(&mut connection, job).await;
-    sql::run(&mut connection, "update postrider.idempotency_key set at = at - interval '6 days 23 h'").await;
+    sql::run(
+        &mut connection,
+        "update postrider.idempotency_key set at = at - interval '6 days 23 h'",
+    )
+    .await;
     assert_eq!(sql::enqueue(&mut connection, job).await, first);
-    sql::run(&mut connection, "update postrider.idempotency_key set at = at - interval '1 h'").await;
+    sql::run(
+        &mut connection,
+        "update postrider.idempotency_key set at = at - interval '1 h'",
+    )
+    .await;
     let second = sql::enqueue(&mut connection, &format!("{job}, reference => 'other'")).await;
     assert_ne!(second, first);
-    assert_eq!(sql::count(&database, "postrider.idempotency_key").await, 1, "overwritten in place");
+    assert_eq!(
+        sql::count(&database, "postrider.idempotency_key").await,
+        1,
+        "overwritten in place"
+    );
 }
 
 #[tokio::test]
@@ -219,7 +359,13 @@ async fn producers_do_not_share_keys() {
     for _ in 0..2 {
         let producer = sql::login(&mut transaction, "postrider_producer").await;
         sql::become_user(&mut transaction, &producer).await;
-        jobs.push(sql::enqueue(&mut transaction, "'+905321234567', 'boarding', idempotency_key => 'k'").await);
+        jobs.push(
+            sql::enqueue(
+                &mut transaction,
+                "'+905321234567', 'boarding', idempotency_key => 'k'",
+            )
+            .await,
+        );
         sql::run(&mut transaction, "reset session authorization").await;
     }
     assert_ne!(jobs[0], jobs[1]);
@@ -233,7 +379,7 @@ async fn two_transactions_with_one_key_at_once_give_one_job_and_the_same_id() {
     let id = sql::enqueue(&mut first, job).await;
     let second = tokio::spawn({
         let pool = database.pool().clone();
-        async move { sql::enqueue(&mut *pool.acquire().await.unwrap(), job).await }
+        async move { sql::enqueue(&mut pool.acquire().await.unwrap(), job).await }
     });
     sql::someone_waits_for_a_lock(&database).await;
     first.commit().await.unwrap();
@@ -249,7 +395,7 @@ async fn when_the_first_of_two_transactions_rolls_back_the_second_enqueues() {
     let id = sql::enqueue(&mut first, job).await;
     let second = tokio::spawn({
         let pool = database.pool().clone();
-        async move { sql::enqueue(&mut *pool.acquire().await.unwrap(), job).await }
+        async move { sql::enqueue(&mut pool.acquire().await.unwrap(), job).await }
     });
     sql::someone_waits_for_a_lock(&database).await;
     first.rollback().await.unwrap();
@@ -268,7 +414,9 @@ async fn batches_with_the_same_keys_in_any_order_do_not_deadlock() {
             let mut jobs = jobs.clone();
             jobs.rotate_left(turn * 50);
             let pool = database.pool().clone();
-            tokio::spawn(async move { enqueue_many(&mut *pool.acquire().await.unwrap(), &json!(jobs)).await })
+            tokio::spawn(async move {
+                enqueue_many(&mut pool.acquire().await.unwrap(), &json!(jobs)).await
+            })
         })
         .collect();
     for batch in batches {
@@ -281,7 +429,8 @@ async fn batches_with_the_same_keys_in_any_order_do_not_deadlock() {
 async fn in_a_batch_the_bad_ones_are_told_by_number_and_do_not_stop_the_others() {
     let database = sql::database().await;
     let mut connection = database.pool().acquire().await.unwrap();
-    let good = json!({"recipient": "+905321234567", "template": "boarding", "idempotency_key": "k"});
+    let good =
+        json!({"recipient": "+905321234567", "template": "boarding", "idempotency_key": "k"});
     let mut other = good.clone();
     other["reference"] = json!("#2");
     let jobs = json!([
@@ -297,17 +446,36 @@ async fn in_a_batch_the_bad_ones_are_told_by_number_and_do_not_stop_the_others()
         {"recipient": "+905321234567", "message": {"type": "text", "text": {"body": "Hi"}}, "kind": "travel"},
     ]);
     let rows = enqueue_many(&mut connection, &jobs).await;
-    let codes: Vec<_> = rows.iter().map(|row| row.error_code.as_deref().unwrap_or("-")).collect();
-    assert_eq!(codes, ["-", "PR001", "-", "PR007", "PR006", "PR006", "PR006", "PR006", "PR003", "-"]);
-    assert!(rows.iter().enumerate().all(|(n, row)| row.ordinal as usize == n + 1));
-    assert!(rows.iter().all(|row| row.error.is_some() == row.error_code.is_some() && row.job_id.is_none() == row.error.is_some()));
+    let codes: Vec<_> = rows
+        .iter()
+        .map(|row| row.error_code.as_deref().unwrap_or("-"))
+        .collect();
+    assert_eq!(
+        codes,
+        [
+            "-", "PR001", "-", "PR007", "PR006", "PR006", "PR006", "PR006", "PR003", "-"
+        ]
+    );
+    assert!(
+        rows.iter()
+            .enumerate()
+            .all(|(n, row)| row.ordinal as usize == n + 1)
+    );
+    assert!(
+        rows.iter()
+            .all(|row| row.error.is_some() == row.error_code.is_some()
+                && row.job_id.is_none() == row.error.is_some())
+    );
     assert_eq!((rows[2].duplicate, rows[2].job_id), (true, rows[0].job_id));
     assert!(rows[6].error.as_ref().unwrap().contains("colour"));
     assert_eq!(sql::count(&database, "postrider.queue").await, 2);
     assert_eq!(sql::count(&database, "postrider.enqueued").await, 2);
 
     let message = queued(&mut connection, rows[9].job_id.unwrap()).await;
-    assert_eq!((message.template, message.language, message.kind.as_str()), (None, None, "travel"));
+    assert_eq!(
+        (message.template, message.language, message.kind.as_str()),
+        (None, None, "travel")
+    );
     assert_eq!(enqueue_many(&mut connection, &json!([])).await, []);
 }
 
@@ -329,7 +497,11 @@ async fn one_job_and_a_batch_are_resolved_alike() {
         match (enqueue_alone(&mut connection, job).await, row.job_id) {
             (Ok(alone), Some(id)) => {
                 taken += 1;
-                assert_eq!(queued(&mut connection, alone).await, queued(&mut connection, id).await, "{job}");
+                assert_eq!(
+                    queued(&mut connection, alone).await,
+                    queued(&mut connection, id).await,
+                    "{job}"
+                );
             }
             (Err(code), None) => {
                 refused += 1;
@@ -338,28 +510,128 @@ async fn one_job_and_a_batch_are_resolved_alike() {
             (alone, many) => panic!("{job}: {alone:?} alone, {many:?} in a batch"),
         }
     }
-    assert!(taken > 50 && refused > 50, "{taken} taken, {refused} refused: the jobs are too much alike");
+    assert!(
+        taken > 50 && refused > 50,
+        "{taken} taken, {refused} refused: the jobs are too much alike"
+    );
 }
 
 fn any_job(random: &mut StdRng) -> Value {
     let choices: [(&str, &[Value]); 11] = [
-        ("recipient", &[json!("+905320000001"), json!("+905320000002"), json!("+5511987654321"), json!("US.1a"), json!("0532")]),
-        ("template", &[json!("order_confirmation"), json!("boarding"), json!("login_code"), json!("login_code"), json!("")]),
-        ("parameters", &[Value::Null, json!({}), json!({"body": ["a"]}), json!({"code": "1"}), json!({"code": 1})]),
-        ("language", &[Value::Null, Value::Null, json!("en-US"), json!("tr"), json!("turkish")]),
-        ("kind", &[Value::Null, Value::Null, json!("travel"), json!("order"), json!("parcel")]),
-        ("sender", &[Value::Null, Value::Null, json!("default"), json!("default"), json!("empty")]),
-        ("priority", &[Value::Null, Value::Null, json!("urgent"), json!("bulk"), json!("high")]),
-        ("expires_at", &[Value::Null, Value::Null, Value::Null, Value::Null, json!("2020-01-01T00:00:00Z")]),
-        ("reference", &[Value::Null, json!("#1"), json!("#1"), json!("#1"), json!("")]),
-        ("batch", &[Value::Null, json!("b"), json!("b"), json!("b"), json!("b")]),
-        ("labels", &[Value::Null, json!({}), json!({"a": 1}), json!({"a": 1}), json!([])]),
+        (
+            "recipient",
+            &[
+                json!("+905320000001"),
+                json!("+905320000002"),
+                json!("+5511987654321"),
+                json!("US.1a"),
+                json!("0532"),
+            ],
+        ),
+        (
+            "template",
+            &[
+                json!("order_confirmation"),
+                json!("boarding"),
+                json!("login_code"),
+                json!("login_code"),
+                json!(""),
+            ],
+        ),
+        (
+            "parameters",
+            &[
+                Value::Null,
+                json!({}),
+                json!({"body": ["a"]}),
+                json!({"code": "1"}),
+                json!({"code": 1}),
+            ],
+        ),
+        (
+            "language",
+            &[
+                Value::Null,
+                Value::Null,
+                json!("en-US"),
+                json!("tr"),
+                json!("turkish"),
+            ],
+        ),
+        (
+            "kind",
+            &[
+                Value::Null,
+                Value::Null,
+                json!("travel"),
+                json!("order"),
+                json!("parcel"),
+            ],
+        ),
+        (
+            "sender",
+            &[
+                Value::Null,
+                Value::Null,
+                json!("default"),
+                json!("default"),
+                json!("empty"),
+            ],
+        ),
+        (
+            "priority",
+            &[
+                Value::Null,
+                Value::Null,
+                json!("urgent"),
+                json!("bulk"),
+                json!("high"),
+            ],
+        ),
+        (
+            "expires_at",
+            &[
+                Value::Null,
+                Value::Null,
+                Value::Null,
+                Value::Null,
+                json!("2020-01-01T00:00:00Z"),
+            ],
+        ),
+        (
+            "reference",
+            &[
+                Value::Null,
+                json!("#1"),
+                json!("#1"),
+                json!("#1"),
+                json!(""),
+            ],
+        ),
+        (
+            "batch",
+            &[Value::Null, json!("b"), json!("b"), json!("b"), json!("b")],
+        ),
+        (
+            "labels",
+            &[
+                Value::Null,
+                json!({}),
+                json!({"a": 1}),
+                json!({"a": 1}),
+                json!([]),
+            ],
+        ),
     ];
     choices
         .into_iter()
         .map(|(key, values)| {
             // The last one is wrong in most lists; with all of them as likely, hardly a job would be right.
-            let last = if random.random_bool(0.3) { values.len() } else { values.len() - 1 };
+            let last = if random.random_bool(0.3) {
+                values.len()
+            } else {
+                values.len() - 1
+            };
             (key.to_owned(), values[random.random_range(0..last)].clone())
         })
         .collect::<serde_json::Map<_, _>>()
@@ -386,7 +658,7 @@ async fn enqueue_alone(connection: &mut PgConnection, job: &Value) -> Result<i64
     .bind(json("labels"))
     .fetch_one(connection)
     .await
-    .map_err(|error| error.as_database_error().and_then(|error| error.code()).expect("a code").into_owned())
+    .map_err(|error| error.as_database_error().and_then(sqlx::error::DatabaseError::code).expect("a code").into_owned())
 }
 
 #[tokio::test]
@@ -394,25 +666,51 @@ async fn urgent_jobs_ring_once_a_lane_and_others_do_not() {
     let database = sql::database().await;
     let mut listener = bell(&database).await;
     let mut connection = database.pool().acquire().await.unwrap();
-    let job = |recipient: i32, priority: &str| {
-        json!({"recipient": format!("+90532{recipient:07}"), "template": "boarding", "priority": priority})
-    };
-    let jobs: Vec<Value> = (0..100).flat_map(|n| [job(n, "urgent"), job(n, "normal")]).collect();
+    let job = |recipient: i32, priority: &str| json!({"recipient": format!("+90532{recipient:07}"), "template": "boarding", "priority": priority});
+    let jobs: Vec<Value> = (0..100)
+        .flat_map(|n| [job(n, "urgent"), job(n, "normal")])
+        .collect();
     enqueue_many(&mut connection, &json!(jobs)).await;
     let mut lanes: Vec<String> = rings(&mut connection, &mut listener).await;
     lanes.sort();
-    assert_eq!(lanes, ["1", "2", "3", "4"], "once for each lane, with the lane as payload");
+    assert_eq!(
+        lanes,
+        ["1", "2", "3", "4"],
+        "once for each lane, with the lane as payload"
+    );
 
     sql::enqueue(&mut connection, "'+905321234567', 'boarding'").await;
-    sql::enqueue(&mut connection, "'+905321234567', 'boarding', priority => 'urgent', not_before => now() + interval '1 h'").await;
-    assert_eq!(rings(&mut connection, &mut listener).await, Vec::<String>::new());
+    sql::enqueue(
+        &mut connection,
+        "'+905321234567', 'boarding', priority => 'urgent', not_before => now() + interval '1 h'",
+    )
+    .await;
+    assert_eq!(
+        rings(&mut connection, &mut listener).await,
+        Vec::<String>::new()
+    );
 
-    sql::enqueue(&mut connection, "'+905321234567', 'boarding', priority => 'urgent'").await;
+    sql::enqueue(
+        &mut connection,
+        "'+905321234567', 'boarding', priority => 'urgent'",
+    )
+    .await;
     assert_eq!(rings(&mut connection, &mut listener).await.len(), 1);
 
-    sql::run(&mut connection, "update postrider.setting set value = 'false' where name = 'ring'").await;
-    sql::enqueue(&mut connection, "'+905321234567', 'boarding', priority => 'urgent'").await;
-    assert_eq!(rings(&mut connection, &mut listener).await, Vec::<String>::new());
+    sql::run(
+        &mut connection,
+        "update postrider.setting set value = 'false' where name = 'ring'",
+    )
+    .await;
+    sql::enqueue(
+        &mut connection,
+        "'+905321234567', 'boarding', priority => 'urgent'",
+    )
+    .await;
+    assert_eq!(
+        rings(&mut connection, &mut listener).await,
+        Vec::<String>::new()
+    );
 }
 
 async fn bell(database: &TestDatabase) -> PgListener {
@@ -443,11 +741,18 @@ async fn a_person_keeps_their_number_and_only_those_of_a_lost_number_move() {
     let before = lanes(&mut connection, &jobs).await;
     for lane in 1..=4 {
         let share = before.iter().filter(|&&l| l == lane).count();
-        assert!((180..=320).contains(&share), "lane {lane} has {share} of 1000");
+        assert!(
+            (180..=320).contains(&share),
+            "lane {lane} has {share} of 1000"
+        );
     }
     assert_eq!(lanes(&mut connection, &jobs).await, before);
 
-    sql::run(&mut connection, "update postrider.number set configured = false where lane = 3").await;
+    sql::run(
+        &mut connection,
+        "update postrider.number set configured = false where lane = 3",
+    )
+    .await;
     let after = lanes(&mut connection, &jobs).await;
     for (old, new) in before.iter().zip(&after) {
         assert_eq!(*old != 3, old == new, "from {old} to {new}");
@@ -455,7 +760,11 @@ async fn a_person_keeps_their_number_and_only_those_of_a_lost_number_move() {
 }
 
 async fn lanes(connection: &mut PgConnection, jobs: &[Value]) -> Vec<i32> {
-    let ids: Vec<i64> = enqueue_many(connection, &json!(jobs)).await.iter().filter_map(|row| row.job_id).collect();
+    let ids: Vec<i64> = enqueue_many(connection, &json!(jobs))
+        .await
+        .iter()
+        .filter_map(|row| row.job_id)
+        .collect();
     sqlx::query_scalar("select lane from postrider.queue where id = any($1) order by id")
         .bind(ids)
         .fetch_all(connection)
@@ -473,9 +782,13 @@ async fn an_urgent_job_of_one_person_goes_out_from_the_same_number_under_each_of
             &format!("insert into postrider.address (key, person, source) values ('TR.{n}', '+90532000{n:04}', 'answer')"),
         )
         .await;
-        let by_phone = sql::enqueue(&mut connection, &format!("'+90532000{n:04}', 'boarding'")).await;
+        let by_phone =
+            sql::enqueue(&mut connection, &format!("'+90532000{n:04}', 'boarding'")).await;
         let by_id = sql::enqueue(&mut connection, &format!("'TR.{n}', 'boarding'")).await;
-        assert_eq!(queued(&mut connection, by_phone).await.lane, queued(&mut connection, by_id).await.lane);
+        assert_eq!(
+            queued(&mut connection, by_phone).await.lane,
+            queued(&mut connection, by_id).await.lane
+        );
     }
 }
 
@@ -493,7 +806,11 @@ async fn the_database_takes_jobs_for_weeks_without_the_daemon() {
     .unwrap();
     assert!(!days.is_empty());
     sql::run(&mut connection, &format!("drop table {}", days.join(", "))).await;
-    let job = sql::enqueue(&mut connection, "'+905321234567', 'boarding', idempotency_key => 'k'").await;
+    let job = sql::enqueue(
+        &mut connection,
+        "'+905321234567', 'boarding', idempotency_key => 'k'",
+    )
+    .await;
     assert_eq!(sql::cancel(&mut connection, job).await, "cancelled");
 }
 

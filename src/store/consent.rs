@@ -30,7 +30,10 @@ pub struct Statement {
 /// # Errors
 /// When one of the statements is refused (SQLSTATE class `PR`), or the database is away.
 pub async fn note(pool: &PgPool, statements: &[Statement]) -> Result<(), sqlx::Error> {
-    sqlx::query_file!("src/store/consent_note.sql", Json(statements) as _).execute(pool).await.map(drop)
+    sqlx::query_file!("src/store/consent_note.sql", Json(statements) as _)
+        .execute(pool)
+        .await
+        .map(drop)
 }
 
 /// What is known of a person's consent in one scope.
@@ -61,5 +64,7 @@ pub struct ScopeConsent {
 /// # Errors
 /// When the database is away.
 pub async fn show(pool: &PgPool, recipient: &str) -> Result<Vec<ScopeConsent>, sqlx::Error> {
-    sqlx::query_file_as!(ScopeConsent, "src/store/consent_show.sql", recipient).fetch_all(pool).await
+    sqlx::query_file_as!(ScopeConsent, "src/store/consent_show.sql", recipient)
+        .fetch_all(pool)
+        .await
 }

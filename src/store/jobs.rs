@@ -113,7 +113,9 @@ pub async fn list(pool: &PgPool, filter: &Filter) -> Result<Vec<JobStatus>, sqlx
 /// # Errors
 /// When the database is away.
 pub async fn show(pool: &PgPool, ids: &[i64]) -> Result<Vec<JobStatus>, sqlx::Error> {
-    sqlx::query_file_as!(JobStatus, "src/store/jobs_show.sql", ids).fetch_all(pool).await
+    sqlx::query_file_as!(JobStatus, "src/store/jobs_show.sql", ids)
+        .fetch_all(pool)
+        .await
 }
 
 /// One answer of the provider that was not yet the end, or was.
@@ -163,13 +165,19 @@ pub enum Withdraw<'a> {
 pub async fn cancel(pool: &PgPool, what: Withdraw<'_>) -> Result<i32, sqlx::Error> {
     let count = match what {
         Withdraw::Job(id) => {
-            sqlx::query_scalar!("select (postrider.cancel($1) = 'cancelled')::integer", id).fetch_one(pool).await?
+            sqlx::query_scalar!("select (postrider.cancel($1) = 'cancelled')::integer", id)
+                .fetch_one(pool)
+                .await?
         }
         Withdraw::Reference(reference) => {
-            sqlx::query_scalar!("select postrider.cancel_by_reference($1)", reference).fetch_one(pool).await?
+            sqlx::query_scalar!("select postrider.cancel_by_reference($1)", reference)
+                .fetch_one(pool)
+                .await?
         }
         Withdraw::Batch(batch) => {
-            sqlx::query_scalar!("select postrider.cancel_batch($1)", batch).fetch_one(pool).await?
+            sqlx::query_scalar!("select postrider.cancel_batch($1)", batch)
+                .fetch_one(pool)
+                .await?
         }
     };
     Ok(count.unwrap_or(0))

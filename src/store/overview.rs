@@ -44,7 +44,9 @@ pub struct Trouble {
 /// # Errors
 /// When the database is away.
 pub async fn backlog(pool: &PgPool) -> Result<Vec<Backlog>, sqlx::Error> {
-    sqlx::query_file_as!(Backlog, "src/store/overview_backlog.sql").fetch_all(pool).await
+    sqlx::query_file_as!(Backlog, "src/store/overview_backlog.sql")
+        .fetch_all(pool)
+        .await
 }
 
 /// What became of jobs within the last hour.
@@ -52,7 +54,9 @@ pub async fn backlog(pool: &PgPool) -> Result<Vec<Backlog>, sqlx::Error> {
 /// # Errors
 /// When the database is away.
 pub async fn results(pool: &PgPool) -> Result<Vec<Ended>, sqlx::Error> {
-    sqlx::query_file_as!(Ended, "src/store/overview_results.sql").fetch_all(pool).await
+    sqlx::query_file_as!(Ended, "src/store/overview_results.sql")
+        .fetch_all(pool)
+        .await
 }
 
 /// What is wrong, the worst first.
@@ -60,7 +64,9 @@ pub async fn results(pool: &PgPool) -> Result<Vec<Ended>, sqlx::Error> {
 /// # Errors
 /// When the database is away.
 pub async fn troubles(pool: &PgPool) -> Result<Vec<Trouble>, sqlx::Error> {
-    sqlx::query_file_as!(Trouble, "src/store/overview_troubles.sql").fetch_all(pool).await
+    sqlx::query_file_as!(Trouble, "src/store/overview_troubles.sql")
+        .fetch_all(pool)
+        .await
 }
 
 /// A number, with what it may do and what it has to do.
@@ -105,7 +111,9 @@ pub struct NumberStatus {
 /// # Errors
 /// When the database is away.
 pub async fn numbers(pool: &PgPool) -> Result<Vec<NumberStatus>, sqlx::Error> {
-    sqlx::query_file_as!(NumberStatus, "src/store/overview_numbers.sql").fetch_all(pool).await
+    sqlx::query_file_as!(NumberStatus, "src/store/overview_numbers.sql")
+        .fetch_all(pool)
+        .await
 }
 
 /// A template, and whether it can be sent.
@@ -139,6 +147,11 @@ pub struct TemplateStatus {
 ///
 /// # Errors
 /// When the database is away.
-pub async fn templates(pool: &PgPool, name: Option<&str>) -> Result<Vec<TemplateStatus>, sqlx::Error> {
-    sqlx::query_file_as!(TemplateStatus, "src/store/overview_templates.sql", name).fetch_all(pool).await
+pub async fn templates(
+    pool: &PgPool,
+    name: Option<&str>,
+) -> Result<Vec<TemplateStatus>, sqlx::Error> {
+    sqlx::query_file_as!(TemplateStatus, "src/store/overview_templates.sql", name)
+        .fetch_all(pool)
+        .await
 }
