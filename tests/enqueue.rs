@@ -345,6 +345,10 @@ async fn a_key_is_free_again_after_seven_days() {
     let second = sql::enqueue(&mut connection, &format!("{job}, reference => 'other'")).await;
     assert_ne!(second, first);
     assert_eq!(
+        queued(&mut connection, second).await.reference.as_deref(),
+        Some("other")
+    );
+    assert_eq!(
         sql::count(&database, "postrider.idempotency_key").await,
         1,
         "overwritten in place"
