@@ -3,28 +3,22 @@
 //! of values, with 10,000 numbers too.
 
 use prometheus::{
-    Encoder as _, Gauge, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder as _, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
     core::Collector, process_collector::ProcessCollector,
 };
 
 use crate::store::sample::Sample;
 
-/// Of all pools, those that have the least room are shown.
-const POOLS_SHOWN: usize = 50;
-
 /// Everything that is counted.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// The share of the allowed messages per second that was used, over all numbers with work.
-    pub pacing_utilisation: Gauge,
     /// Shards that this instance may send for.
     pub lease_held: IntGauge,
     jobs_enqueued: IntCounterVec,
     queue_jobs: IntGaugeVec,
     queue_oldest_eligible: IntGaugeVec,
     unknown_jobs: IntGauge,
-    messaging_limit_remaining: IntGaugeVec,
     breaker_open: IntGaugeVec,
 }
 
@@ -39,10 +33,6 @@ impl Metrics {
         make.build_info();
         make.add(ProcessCollector::for_self());
         Self {
-            pacing_utilisation: make.ratio(
-                "pacing_utilisation_ratio",
-                "The share of the allowed messages per second that was used, over all numbers with work",
-            ),
             lease_held: make.gauge("lease_held", "Shards that this instance may send for"),
             jobs_enqueued: make.counters(
                 "jobs_enqueued_total",
@@ -56,11 +46,6 @@ impl Metrics {
                 &["priority"],
             ),
             unknown_jobs: make.gauge("unknown_jobs", "Jobs that were posted and got no answer"),
-            messaging_limit_remaining: make.gauges(
-                "messaging_limit_remaining",
-                "Recipients that a pool may still reach in its rolling 24 h, for the pools with the least room",
-                &["pool"],
-            ),
             breaker_open: make.gauges(
                 "breaker_open",
                 "What is stopped now, by scope and by why: operator, or the provider's error code",
@@ -103,17 +88,6 @@ impl Metrics {
             self.jobs_enqueued
                 .with_label_values(&[&enqueued.kind, &enqueued.producer])
                 .inc_by(count);
-        }
-    }
-
-    /// Shows the room of the pools that have the least.
-    pub fn show_pools(&self, mut pools: Vec<(String, i64)>) {
-        pools.sort_by_key(|(_, room)| *room);
-        self.messaging_limit_remaining.reset();
-        for (pool, room) in pools.iter().take(POOLS_SHOWN) {
-            self.messaging_limit_remaining
-                .with_label_values(&[pool])
-                .set(*room);
         }
     }
 
@@ -162,10 +136,6 @@ impl Maker<'_> {
 
     fn gauge(&self, name: &str, help: &str) -> IntGauge {
         self.added(IntGauge::with_opts(opts(name, help)))
-    }
-
-    fn ratio(&self, name: &str, help: &str) -> Gauge {
-        self.added(Gauge::with_opts(opts(name, help)))
     }
 
     fn build_info(&self) {
@@ -219,14 +189,11 @@ mod tests {
     fn the_queue_and_what_is_stopped_are_shown() {
         let metrics = Metrics::new();
         metrics.show(&sample());
-        metrics.show_pools(vec![("1".to_owned(), 5)]);
         let text = metrics.render();
         for line in [
             "jobs_enqueued_total{kind=\"otp\",producer=\"shop\"} 5",
             "queue_jobs{priority=\"urgent\",state=\"queued\"} 3",
             "queue_oldest_eligible_seconds{priority=\"urgent\"} 7",
-            "pacing_utilisation_ratio 0",
-            "messaging_limit_remaining{pool=\"1\"} 5",
             "unknown_jobs 2",
             "lease_held 0",
             "breaker_open{reason=\"131048\",scope=\"number\"} 1",
@@ -258,21 +225,5 @@ mod tests {
             text.contains("jobs_enqueued_total{kind=\"otp\",producer=\"shop\"} 10"),
             "{text}"
         );
-    }
-
-    #[test]
-    fn ten_thousand_pools_show_only_those_with_the_least_room() {
-        let metrics = Metrics::new();
-        metrics.show_pools(
-            (0..10_000)
-                .map(|room| (format!("pool{room}"), room))
-                .collect(),
-        );
-        let text = metrics.render();
-        assert_eq!(
-            text.matches("messaging_limit_remaining{").count(),
-            POOLS_SHOWN
-        );
-        assert!(text.contains("{pool=\"pool0\"} 0"));
     }
 }

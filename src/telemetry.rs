@@ -1,6 +1,9 @@
 //! Logs: a sentence for people and fields for queries. To the journal when systemd runs us, else to standard error.
 
-use std::{env, io};
+use std::{
+    env,
+    io::{self, IsTerminal as _},
+};
 
 use tracing_subscriber::{
     EnvFilter, Layer, Registry, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
@@ -38,7 +41,12 @@ pub fn init(format: Option<LogFormat>, level: &str) -> anyhow::Result<()> {
 fn output(
     format: Option<LogFormat>,
 ) -> anyhow::Result<Box<dyn Layer<FilteredRegistry> + Send + Sync>> {
-    let text = || fmt::layer().with_writer(io::stderr).with_target(false);
+    let text = || {
+        fmt::layer()
+            .with_writer(io::stderr)
+            .with_ansi(io::stderr().is_terminal())
+            .with_target(false)
+    };
     Ok(match format {
         Some(LogFormat::Journal) => journal()?.boxed(),
         Some(LogFormat::Json) => fmt::layer().json().with_writer(io::stderr).boxed(),
@@ -46,7 +54,7 @@ fn output(
         // systemd sets this for what it connects to the journal; without the socket, standard error gets there as well.
         None if env::var_os("JOURNAL_STREAM").is_some() => match journal() {
             Ok(layer) => layer.boxed(),
-            Err(_) => text().with_ansi(false).boxed(),
+            Err(_) => text().boxed(),
         },
         None => text().boxed(),
     })

@@ -1,5 +1,7 @@
 //! The statements of the hot path keep to their indexes with a million jobs in the queue, and touch one partition.
 
+#![cfg(test)]
+
 mod common;
 
 use chrono::{DateTime, NaiveDate, Utc};

@@ -1,5 +1,7 @@
 //! The SQL contract for upstreams: refusals, rights, withdrawing, consents, and what the views say.
 
+#![cfg(test)]
+
 mod common;
 
 use common::{TestDatabase, seed, sql};

@@ -1,5 +1,7 @@
 //! The webhook: who may speak, what is kept, and when we say 200.
 
+#![cfg(test)]
+
 mod common;
 
 use std::time::Duration;

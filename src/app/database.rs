@@ -1,6 +1,6 @@
 //! Getting at the database: a server's, or a private one of our own; once, or until it is there.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use secrecy::ExposeSecret as _;
@@ -8,7 +8,11 @@ use secrecy::ExposeSecret as _;
 use super::configured;
 use crate::{
     config::{Config, DatabaseSource, DatabaseUrl, Environment},
-    store::{Store, StoreError, embedded, embedded::Embedded, migrate},
+    store::{
+        Store, StoreError,
+        embedded::{self, Embedded, EmbeddedError},
+        migrate,
+    },
 };
 
 /// The first wait for a database that is away; doubled up to the longest.
@@ -33,7 +37,7 @@ impl Database {
     /// # Errors
     /// When no database is named, the private server does not start, or the database is away.
     pub async fn open(config: &Config, environment: &Environment) -> anyhow::Result<Self> {
-        let place = Place::find(config, environment).await?;
+        let place = Place::find_or_join(config, environment).await?;
         let store = place
             .connect(config)
             .await
@@ -114,6 +118,24 @@ impl Place {
         })
     }
 
+    /// The same, for a command beside the daemon: a private server that the daemon runs is used, not started again.
+    async fn find_or_join(config: &Config, environment: &Environment) -> anyhow::Result<Self> {
+        let error = match Self::find(config, environment).await {
+            Ok(place) => return Ok(place),
+            Err(error) => error,
+        };
+        let is_in_use = matches!(error.downcast_ref(), Some(EmbeddedError::InUse { .. }));
+        let running = Embedded::url_of_running(&private_dir(config, environment));
+        match running.filter(|_| is_in_use) {
+            Some(url) => Ok(Self {
+                url,
+                source: DatabaseSource::File,
+                embedded: None,
+            }),
+            None => Err(error),
+        }
+    }
+
     async fn connect(&self, config: &Config) -> Result<Store, StoreError> {
         Store::connect(&self.url, configured::connect_options(config)).await
     }
@@ -128,9 +150,13 @@ impl Place {
     }
 }
 
+fn private_dir(config: &Config, environment: &Environment) -> PathBuf {
+    config.state_dir(environment).join("postgres")
+}
+
 /// Starts the private server, and says aloud that it is there.
 async fn start_private(config: &Config, environment: &Environment) -> anyhow::Result<Embedded> {
-    let directory = config.state_dir(environment).join("postgres");
+    let directory = private_dir(config, environment);
     let server = Embedded::start(&directory, embedded::Options::default()).await?;
     tracing::warn!(
         directory = %directory.display(),

@@ -6,7 +6,7 @@ pub mod output;
 mod check;
 mod consent;
 mod csv_row;
-// mod demo;
+mod demo;
 mod enqueue;
 mod input;
 mod jobs;
@@ -64,6 +64,8 @@ struct Global {
 enum Command {
     /// Run the daemon
     Run(run::RunArgs),
+    /// Show the whole thing on this machine, no account needed: database, stand-in, daemon and sample jobs
+    Demo(demo::DemoArgs),
     /// Run a stand-in for the provider that enforces its limits and sends signed webhooks
     Sandbox(sandbox::SandboxArgs),
     /// Bring the database's schema up to this release
@@ -94,6 +96,7 @@ impl Command {
     async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         match self {
             Self::Run(args) => run::run(args, context).await,
+            Self::Demo(args) => demo::run(args, context).await,
             Self::Sandbox(args) => sandbox::run(args, context).await,
             Self::Migrate(args) => migrate::run(args, context).await,
             Self::Enqueue(args) => enqueue::run(*args, context).await,
@@ -113,6 +116,8 @@ impl Command {
     fn log_level(&self) -> &'static str {
         match self {
             Self::Run(_) | Self::Sandbox(_) => "info",
+            // The demo makes things go wrong on purpose, and tells of them itself.
+            Self::Demo(_) => "error",
             _ => "warn",
         }
     }

@@ -50,7 +50,9 @@ impl Output {
         if self.json {
             return rows.iter().try_for_each(|row| json_line(&mut out, row));
         }
-        writeln!(out, "{}", table(headings, rows.iter().map(cells)))
+        table(headings, rows.iter().map(cells))
+            .lines()
+            .try_for_each(|line| writeln!(out, "{}", line.trim_end()))
     }
 
     /// Prints one thing: with `--json` as an object, else as its text.

@@ -75,7 +75,7 @@ fn all_that_is_wrong_is_told_at_once_with_its_line_and_how_to_mend_it() {
          [[accounts]]\nwaba_id = \"1\"\napp = \"shop\"\ntoken = { env = \"T\" }\n",
     );
     for expected in [
-        "5 things are wrong",
+        "4 things are wrong",
         "line 2, column 23: `pacing.messages_per_second` is 0: give more than 0",
         "line 4, column 12: `limits.headroom` is 1.5: give a share",
         "line 6, column 15: `whatsapp.api_version` is \"25\": write it as v25.0, or",
@@ -268,6 +268,21 @@ fn an_inline_secret_works_and_is_warned_of() {
         .map(|warning| warning.key)
         .collect();
     assert!(keys.contains(&"accounts.0.token".to_owned()), "{keys:?}");
+}
+
+#[test]
+fn a_key_that_does_nothing_yet_is_warned_of_when_somebody_relies_on_it() {
+    for text in [
+        "[limits]\nheadroom = 0.2\n",
+        "[limits]\npair_burst = 5\n",
+        "[pacing]\nbulk_floor = 0.2\n",
+        "[retention]\nmessages_days = 30\n",
+        "[producers.shop]\nmax_queued = 5\n",
+    ] {
+        let warnings = parse(text).unwrap().warnings();
+        let told = warnings.iter().filter(|warning| warning.what.contains("does nothing in this release"));
+        assert_eq!(told.count(), 1, "{text}");
+    }
 }
 
 /// Every section, as a header under which one more key can be written.

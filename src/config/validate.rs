@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
-use super::{Config, KindConfig, Position, Rate, Secret};
+use super::{Config, KindConfig, Position, Producer, Rate, Secret};
 
 /// How long an instance may send for a shard without renewing its lease (DESIGN.md 3).
 pub const LEASE_TTL: Duration = Duration::from_secs(5);
@@ -109,6 +109,7 @@ impl Config {
     pub fn warnings(&self) -> Vec<Problem> {
         let mut findings = Findings::default();
         self.warn_of_inline_secrets(&mut findings);
+        self.warn_of_what_does_nothing_yet(&mut findings);
         findings.require(
             !self.accounts.is_empty(),
             "accounts",
@@ -128,6 +129,31 @@ impl Config {
             "add [[apps]] with name, app_secrets and verify_token",
         );
         findings.0
+    }
+
+    /// Keys of the contract whose part of the daemon is not built yet. Nobody should believe in a limit that nobody keeps.
+    fn warn_of_what_does_nothing_yet(&self, findings: &mut Findings) {
+        let default = Self::default();
+        let (limits, assumed) = (&self.limits, &default.limits);
+        let counting = (limits.headroom, limits.urgent_reserve, limits.elsewhere);
+        let assumed_counting = (assumed.headroom, assumed.urgent_reserve, assumed.elsewhere);
+        let pair = (limits.pair_burst, limits.pair_refill_s);
+        let assumed_pair = (assumed.pair_burst, assumed.pair_refill_s);
+        let is_unlimited = |producer: &Producer| producer.max_queued.is_none();
+        for (key, is_default) in [
+            ("limits.headroom, urgent_reserve, elsewhere", counting == assumed_counting),
+            ("limits.pair_burst, pair_refill_s", pair == assumed_pair),
+            ("pacing.bulk_floor", self.pacing.bulk_floor == default.pacing.bulk_floor),
+            (
+                "dispatch.max_unknown_resends",
+                self.dispatch.max_unknown_resends == default.dispatch.max_unknown_resends,
+            ),
+            ("retention", self.retention == default.retention),
+            ("producers", self.producers.values().all(is_unlimited)),
+        ] {
+            let mend = "leave it as it is; a later release heeds it";
+            findings.require(is_default, key, "does nothing in this release", mend);
+        }
     }
 
     fn warn_of_inline_secrets(&self, findings: &mut Findings) {
@@ -288,8 +314,9 @@ impl Config {
         );
         findings.share("limits.headroom", self.limits.headroom);
         findings.share("limits.urgent_reserve", self.limits.urgent_reserve);
+        let together = self.limits.headroom + self.limits.urgent_reserve;
         findings.require(
-            self.limits.headroom + self.limits.urgent_reserve < 1.0,
+            together < 1.0 || self.limits.headroom >= 1.0 || self.limits.urgent_reserve >= 1.0,
             "limits.urgent_reserve",
             "leaves nothing of the messaging limit together with `headroom`",
             "lower one of them",

@@ -1,6 +1,6 @@
 //! A private PostgreSQL for one Postrider: a cluster under a directory of ours, reached over a unix socket only.
 //!
-//! Nothing is bundled: the server binaries are the machine's own ([`Binaries`]). Under root the server runs as another
+//! Nothing is bundled: the server binaries are the machine's own. Under root the server runs as another
 //! user, because PostgreSQL refuses to be root.
 //!
 //! **It ends with us.** A small shell script, `guardian.sh`, starts the server, then reads from a pipe that only we hold
@@ -150,6 +150,15 @@ impl Embedded {
         self.url_of(DATABASE)
     }
 
+    /// How to connect to the server that another process of ours runs on the cluster under `dir`, if one does.
+    #[must_use]
+    pub fn url_of_running(dir: &Path) -> Option<String> {
+        // PostgreSQL writes down where it listens: the fifth line is the socket's directory.
+        let pid_file = std::fs::read_to_string(dir.join("data/postmaster.pid")).ok()?;
+        let socket_dir = pid_file.lines().nth(4)?;
+        Some(url(Path::new(socket_dir), DATABASE))
+    }
+
     /// The server's log.
     #[must_use]
     pub fn log(&self) -> &Path {
@@ -218,8 +227,7 @@ impl Embedded {
     }
 
     fn url_of(&self, database: &str) -> String {
-        let host = percent_encode(&self.socket_dir.to_string_lossy());
-        format!("postgres://{SUPERUSER}@localhost/{database}?host={host}")
+        url(&self.socket_dir, database)
     }
 
     async fn ensure_database(&self) -> Result<(), sqlx::Error> {
@@ -237,6 +245,11 @@ impl Embedded {
         }
         connection.close().await
     }
+}
+
+fn url(socket_dir: &Path, database: &str) -> String {
+    let host = percent_encode(&socket_dir.to_string_lossy());
+    format!("postgres://{SUPERUSER}@localhost/{database}?host={host}")
 }
 
 impl Drop for Embedded {

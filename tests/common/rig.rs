@@ -19,6 +19,8 @@ pub(crate) struct Rig {
     pub(crate) database: TestDatabase,
     pub(crate) sandbox: Sandbox,
     pub(crate) postrider: Arc<Postrider>,
+    /// What `postrider` goes by, for tests that change it.
+    pub(crate) config: String,
     pub(crate) webhook_port: u16,
     pub(crate) ops_port: u16,
     _state: tempfile::TempDir,
@@ -64,6 +66,7 @@ impl Rig {
             database,
             sandbox,
             postrider,
+            config,
             webhook_port,
             ops_port,
             _state: state,
@@ -118,6 +121,16 @@ impl Rig {
     pub(crate) async fn becomes(&self, id: JobId, state: &str) {
         eventually(&format!("job {id} to become {state}"), || async {
             (self.job(id).await.0 == state).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until a job has arrived on the phone; whether it is read then is up to the person.
+    pub(crate) async fn arrives(&self, id: JobId) {
+        eventually(&format!("job {id} to arrive"), || async {
+            ["delivered", "read"]
+                .contains(&self.job(id).await.0.as_str())
+                .then_some(())
         })
         .await;
     }

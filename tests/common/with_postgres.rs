@@ -47,8 +47,8 @@ async fn main() -> anyhow::Result<ExitCode> {
 /// would compile ring and everything above it again.
 fn forget_cargo_run(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
-        let is_ours = |prefix| name.to_string_lossy().starts_with(prefix);
-        if is_ours("CARGO_PKG_") || is_ours("CARGO_MANIFEST_") {
+        let told_by = |prefix| name.to_string_lossy().starts_with(prefix);
+        if told_by("CARGO_PKG_") || told_by("CARGO_MANIFEST_") || name == "OUT_DIR" {
             command.env_remove(name);
         }
     }

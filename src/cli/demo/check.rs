@@ -6,6 +6,8 @@ use std::{
     fmt,
 };
 
+use serde::Serialize;
+
 use super::samples::{Expect, Story};
 use crate::{
     rules::job::{JobId, State},
@@ -48,7 +50,7 @@ impl fmt::Display for Outcome {
 }
 
 /// A job that is not as it should be.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Off {
     /// Which.
     pub(super) job: String,

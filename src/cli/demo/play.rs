@@ -14,7 +14,7 @@ use super::{
     check::{self, Job, Off, Outcome},
     progress::{Counts, Progress, Rate},
     samples::{Expect, Planned, Story},
-    style::counted,
+    style::{count, counted},
     summary::{Facts, Summary},
     world::{PAUSED_TEMPLATE, PER_SECOND, STOP},
 };
@@ -52,6 +52,7 @@ pub(super) async fn play(
     plan: Vec<Planned>,
     guide: Guide,
 ) -> anyhow::Result<Summary> {
+    until_ready(store, numbers.len(), guide).await?;
     let progress = Progress::new(plan.len(), guide.output.json);
     guide.output.say("")?;
     progress.tell(&format!("enqueueing {} out of examples/", counted(plan.len(), "job")));
@@ -81,6 +82,18 @@ pub(super) async fn play(
         took: progress.elapsed(),
         off,
     }))
+}
+
+/// Waits until the daemon holds the lease of every number.
+async fn until_ready(store: &Store, numbers: usize, guide: Guide) -> anyhow::Result<()> {
+    let started = Instant::now();
+    while overview::numbers(store.pool()).await?.iter().filter(|number| number.sent_by.is_some()).count() < numbers {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    let all = count(numbers * PER_SECOND as usize);
+    let said = format!("The daemon, sending at most {PER_SECOND} messages a second from each number: {all} in all");
+    guide.done(&said, Some(started.elapsed()))?;
+    Ok(guide.more("80 is what Meta grants a new number; a configuration of yours begins at 10")?)
 }
 
 /// What the acts share.

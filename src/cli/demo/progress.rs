@@ -101,7 +101,8 @@ impl Progress {
 fn bar(jobs: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("\n  {bar:58.green/dim} {percent:>3} % {prefix:>5}/s\n  {msg}");
     let style = style.expect("the template is ours and a test draws it").progress_chars("━╸─");
-    ProgressBar::new(jobs as u64).with_style(style)
+    let bar = ProgressBar::new(jobs as u64).with_style(style).with_prefix("0");
+    bar.with_message(Counts::default().line())
 }
 
 /// How fast a number grows.

@@ -4,25 +4,22 @@ use std::{
     fs, io,
     net::TcpListener,
     path::{Path, PathBuf},
-    sync::Arc,
-    time::{Duration, Instant},
+    pin::Pin,
+    time::Instant,
 };
 
 use anyhow::Context as _;
+use futures_util::future::{FusedFuture, FutureExt as _};
 use rustix::process::{Signal, getpid, kill_process};
-use tokio::{
-    sync::{Notify, watch},
-    task::JoinHandle,
-};
 
 use super::{
     Guide,
     samples::{self, Planned},
     style::{count, counted},
-    world::{self, PER_SECOND, Places},
+    world::{self, Places},
 };
 use crate::{
-    app::{self, Role, configured, syncing::Syncing},
+    app::{self, Role, configured, syncing},
     config::{Config, Environment},
     sandbox::{Sandbox, Setup},
     store::{ConnectOptions, Store, consent, embedded, embedded::Embedded, facts, migrate},
@@ -39,8 +36,8 @@ pub(super) struct Stage {
     pub(super) sandbox: Sandbox,
     /// The ids of its numbers.
     pub(super) numbers: Vec<String>,
-    /// The daemon; it ends when it is asked to, or on Ctrl-C.
-    pub(super) daemon: JoinHandle<anyhow::Result<()>>,
+    /// The daemon. It ends when the process is asked to, also by Ctrl-C.
+    pub(super) daemon: Pin<Box<dyn FusedFuture<Output = anyhow::Result<()>>>>,
     /// The daemon's configuration.
     pub(super) config_path: PathBuf,
     /// Where its metrics are.
@@ -90,18 +87,16 @@ impl Stage {
         };
         let config_path = directory.0.join("postrider.toml");
         fs::write(&config_path, world::config(&setup, &places)).context("writing the demo's configuration")?;
-        let config = Config::load(&config_path)?;
-        prepare(&store, config).await?;
+        prepare(&store, &Config::load(&config_path)?).await?;
         import_consents(&store, plan.len(), guide).await?;
 
         let roles = Role::ALL.into_iter().collect();
-        let daemon = tokio::spawn(app::run(config_path.clone(), Environment::default(), roles));
-        tell_of_daemon(&setup, guide)?;
+        let daemon = app::run(config_path.clone(), Environment::default(), roles).fuse();
         Ok(Self {
             store,
             sandbox,
             numbers: setup.numbers.into_iter().map(|number| number.id).collect(),
-            daemon,
+            daemon: Box::pin(daemon),
             config_path,
             metrics_url: format!("http://127.0.0.1:{ops_port}/metrics"),
             database_url,
@@ -112,10 +107,10 @@ impl Stage {
 
     /// Stops everything in good order, the daemon first.
     pub(super) async fn strike(self) -> anyhow::Result<()> {
-        if !self.daemon.is_finished() {
+        if !self.daemon.is_terminated() {
             // As systemd does.
             kill_process(getpid(), Signal::TERM).context("asking the daemon to stop")?;
-            self.daemon.await??;
+            self.daemon.await?;
         }
         self.sandbox.stop().await;
         self.store.pool().close().await;
@@ -142,19 +137,12 @@ fn tell_of_sandbox(sandbox: &Sandbox, setup: &Setup, guide: Guide) -> io::Result
     guide.more(&format!("on {}", sandbox.url()))
 }
 
-fn tell_of_daemon(setup: &Setup, guide: Guide) -> io::Result<()> {
-    let all = count(setup.numbers.len() * PER_SECOND as usize);
-    guide.done(&format!("The daemon, sending at most {PER_SECOND} messages a second from each number: {all} in all"), None)?;
-    guide.more("(80 is what Meta grants a new number; a new configuration of yours begins at 10)")
-}
-
 /// What `postrider migrate`, the daemon's start and `postrider sync` do: enqueue needs kinds, numbers and templates.
-async fn prepare(store: &Store, config: Config) -> anyhow::Result<()> {
-    facts::mirror(store.pool(), &configured::mirrored(&config)).await?;
-    let (_, config) = watch::channel(Arc::new(config));
-    let syncing =
-        Syncing { store: store.clone(), config, environment: Environment::default(), asked: Arc::<Notify>::default() };
-    anyhow::ensure!(syncing.all().await, "the sandbox did not list its numbers and templates");
+async fn prepare(store: &Store, config: &Config) -> anyhow::Result<()> {
+    facts::mirror(store.pool(), &configured::mirrored(config)).await?;
+    for account in &config.accounts {
+        syncing::account(store, config, account, &Environment::default()).await?;
+    }
     Ok(())
 }
 

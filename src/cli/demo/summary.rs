@@ -27,6 +27,8 @@ use crate::{
 
 /// The column of jobs that enqueue refused.
 const NOT_ENQUEUED: &str = "not enqueued";
+/// The provider's code for more messages than a number may send.
+const TOO_MANY: i32 = 130_429;
 /// At most so many jobs that are off are named.
 const OFF_SHOWN: usize = 20;
 
@@ -119,6 +121,7 @@ impl Summary {
         self.write_mishaps(&mut text, style);
         self.write_speeds(&mut text, style);
         self.write_verdict(&mut text, style);
+        text.truncate(text.trim_end().len());
         text
     }
 
@@ -155,9 +158,10 @@ impl Summary {
         let mut speeds = table(&["priority", "messages", "half within", "99 % within"], rows).to_string();
         let _ = write!(
             speeds,
-            "\n\nFrom enqueue to the provider's answer. Orders, deliveries and trips were enqueued all at once and took\n\
-             their turn; codes came in meanwhile, one by one, and went first.\n\
-             {:.0} messages a second, of {} that the numbers may send; the fullest second of a number had {} of {}.",
+            "\n\nFrom enqueue to the provider's answer. Orders, deliveries and trips were enqueued all at\n\
+             once and took their turn; codes came in meanwhile, a few at a time, and went first.\n\
+             {:.0} messages a second, of {} that the numbers may send. In the fullest second of a\n\
+             number {} arrived; {} may be sent, and the network may bunch them a little.",
             self.messages_per_second, self.most_messages_per_second, self.fullest_second_of_a_number, PER_SECOND
         );
         section(text, style, "How fast it was", &speeds);
@@ -172,13 +176,16 @@ impl Summary {
             let _ = writeln!(text, "  each that had to go was taken exactly once, no other left, and every receipt is in.");
             return;
         }
-        let said = format!("{} not as they should be:", counted(self.off.len(), "job"));
+        let said = match self.off.len() {
+            1 => "1 job is not as it should be:".to_owned(),
+            many => format!("{} jobs are not as they should be:", count(many)),
+        };
         let _ = writeln!(text, "{}", style.bad(&said));
         for off in self.off.iter().take(OFF_SHOWN) {
             let _ = writeln!(text, "  {off}");
         }
-        if self.off.len() > OFF_SHOWN {
-            let _ = writeln!(text, "  … and {} more", count(self.off.len() - OFF_SHOWN));
+        if let Some(more) = self.off.len().checked_sub(OFF_SHOWN).filter(|more| *more > 0) {
+            let _ = writeln!(text, "  … and {} more", count(more));
         }
     }
 }
@@ -275,10 +282,7 @@ fn refusals(facts: &Facts<'_>) -> Vec<Refusal> {
     for job in facts.jobs {
         let key = match &job.taken {
             Err(code) => Some(("enqueue", code.clone())),
-            Ok(id) => facts.status(*id).and_then(|status| {
-                let by = if status.state == State::Failed.as_str() { "provider" } else { "gate" };
-                status.r#final.then(|| status.reason.clone()).flatten().map(|reason| (by, reason))
-            }),
+            Ok(id) => facts.status(*id).and_then(refusal),
         };
         if let Some(key) = key {
             *refusals.entry(key).or_default() += 1;
@@ -292,11 +296,22 @@ fn refusals(facts: &Facts<'_>) -> Vec<Refusal> {
     refusals
 }
 
+/// By whom and why a job ended without being delivered.
+fn refusal(status: &JobStatus) -> Option<(&'static str, String)> {
+    let by = match status.state.parse() {
+        Ok(State::Failed) => "provider",
+        Ok(State::Expired) => "time",
+        _ => "gate",
+    };
+    let reason = status.reason.clone().filter(|_| status.r#final)?;
+    Some((by, reason))
+}
+
 /// What a reason means, in a few words.
 fn meaning(reason: &str) -> &'static str {
     match reason {
-        "PR001" => "the recipient is no phone number with + and country code",
-        "PR002" => "nobody configured that kind",
+        "PR001" => "the recipient is not written as + and country code",
+        "PR003" => "there is no such priority",
         "PR005" => "it was to be sent before a time that has passed",
         "PR006" => "its parameters have the wrong shape",
         _ => reason.parse().map_or("", meaning_of),
@@ -323,7 +338,8 @@ fn meaning_of(reason: FinalReason) -> &'static str {
 fn mishaps(facts: &Facts<'_>) -> Vec<String> {
     let mishaps = [
         again(facts, Story::Error500, "answered 500 with an error code", "tried again, taken"),
-        again(facts, Story::Throttle, "answered “too many messages”", "its number slowed down; taken"),
+        again(facts, Story::Throttle, "answered “too many messages”", "its number slowed down, and it was taken"),
+        throttles(facts),
         once(facts, Story::Reset, "taken, but the connection broke before the answer"),
         once(facts, Story::Edge503, "taken, but something on the way answered 503"),
         once(facts, Story::NoId, "taken, but the answer had no message id"),
@@ -344,6 +360,14 @@ fn again(facts: &Facts<'_>, story: Story, what: &str, then: &str) -> Option<Stri
         .collect();
     let requests = counted(delays.len(), "request");
     (!delays.is_empty()).then(|| format!("{requests} {what}: {then} after {}", delays.join(" and ")))
+}
+
+/// Those that nobody asked for. A busy machine delays requests, and then two seconds' worth arrive within one.
+fn throttles(facts: &Facts<'_>) -> Option<String> {
+    let on_purpose = facts.story(Story::Throttle).len();
+    let throttled = facts.entries.iter().filter(|entry| entry.code == Some(TOO_MANY)).count();
+    let more = throttled.saturating_sub(on_purpose);
+    (more > 0).then(|| format!("{} so by chance, because this machine is busy", counted(more, "more request")))
 }
 
 /// Messages that were taken, although the answer did not say so.
@@ -367,7 +391,8 @@ fn stop(facts: &Facts<'_>) -> Option<String> {
 }
 
 fn unpaused(facts: &Facts<'_>) -> Option<String> {
-    let waited = facts.entries.iter().filter(|entry| entry.template.as_deref() == Some(PAUSED_TEMPLATE.0)).count();
+    let is_its = |entry: &&Entry| entry.accepted && entry.template.as_deref() == Some(PAUSED_TEMPLATE.0);
+    let waited = facts.entries.iter().filter(is_its).count();
     let said = || format!("the provider had paused {}: {} waited and then went", PAUSED_TEMPLATE.0, counted(waited, "job"));
     (waited > 0).then(said)
 }
@@ -407,5 +432,52 @@ fn rate(entries: &[Entry]) -> f64 {
     match (times.get(from), times.get(to)) {
         (Some(first), Some(last)) if last > first => (to - from) as f64 / (*last - *first).as_secs_f64(),
         _ => 0.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary(off: usize) -> Summary {
+        let off = (1..=off).map(|n| Off { job: format!("job {n}"), what: "the provider accepted it 2 times".to_owned() });
+        Summary {
+            jobs: 3_200,
+            kinds: vec![KindRow { kind: "order".to_owned(), jobs: 3_200, states: BTreeMap::from([("read", 3_200)]) }],
+            refusals: vec![],
+            mishaps: vec![],
+            speeds: vec![Speed { priority: "urgent".to_owned(), messages: 3_200, p50_ms: 90, p99_ms: 1_500 }],
+            messages_per_second: 319.6,
+            most_messages_per_second: 320,
+            fullest_second_of_a_number: 80,
+            took_ms: 10_000,
+            off: off.collect(),
+        }
+    }
+
+    #[test]
+    fn the_first_twenty_jobs_that_are_off_are_named() {
+        let text = summary(23).text(Style::default());
+        assert!(text.contains("✗ 23 jobs are not as they should be:"), "{text}");
+        assert_eq!(text.matches("the provider accepted it 2 times").count(), 20);
+        assert!(text.ends_with("… and 3 more"), "{text}");
+        assert!(summary(1).text(Style::default()).contains("✗ 1 job is not as it should be:"));
+    }
+
+    #[test]
+    fn only_states_that_occurred_have_a_column_and_numbers_are_grouped() {
+        let text = summary(0).text(Style::default());
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        for line in ["KIND    JOBS   READ", "order  3,200  3,200", "all    3,200  3,200"] {
+            assert!(lines.contains(&line), "{line} in\n{text}");
+        }
+        assert!(text.contains("✓ All 3,200 jobs are as"), "{text}");
+    }
+
+    #[test]
+    fn half_and_ninety_nine_of_a_hundred_are_told_by_quantiles() {
+        let sorted: Vec<u64> = (0..200).collect();
+        assert_eq!((quantile(&sorted, 0.5), quantile(&sorted, 0.99)), (100, 198));
+        assert_eq!((quantile(&[7], 0.99), quantile(&[], 0.5)), (7, 0));
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::samples::{Planned, Story};
-use crate::sandbox::{Fault, FaultRule, Person, Setup, Template, default_world};
+use crate::sandbox::{Delay, Fault, FaultRule, Person, Setup, Template, default_world};
 
 /// What each of the four numbers may send. It is what Meta grants a new number.
 pub(super) const PER_SECOND: u32 = 80;
@@ -23,10 +23,14 @@ pub(super) fn setup(seed: u64, plan: &[Planned]) -> Setup {
     for number in &mut setup.numbers {
         number.messages_per_second = PER_SECOND;
     }
+    // Meta's highest limit but unlimited: all numbers of the portfolio are then one shard.
+    setup.portfolios[0].messaging_limit = Some(100_000);
     setup.templates.push(paused_template(&setup));
     // As in real life: receipts come in any order, and now and then twice.
     setup.webhooks.shuffled_share = 0.05;
     setup.webhooks.repeated_share = 0.03;
+    // Unlike real life: people read at once, so that the demo ends soon.
+    setup.webhooks.read_after = Delay::around(700);
     for planned in plan {
         let recipient = planned.text("recipient");
         if let Some(fault) = planned.story.and_then(fault) {
