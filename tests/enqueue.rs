@@ -1,9 +1,6 @@
 //! Taking jobs in by SQL: defaults, idempotency, batches, the bell.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "the helpers of tests may panic as the tests do"
-)]
+#![cfg(test)]
 
 mod common;
 
