@@ -142,20 +142,25 @@ as $$
 declare
   candidate text;
   language text;
+  found text;
 begin
   if languages is null then
     return coalesce(wanted, otherwise);
   end if;
   foreach candidate in array array[wanted, case when cardinality(languages) = 1 then languages[1] end, otherwise] loop
+    continue when candidate is null;
     if candidate = any(languages) then
       return candidate;
     end if;
-    -- pt_BR does for pt, and en for en_GB.
+    -- pt_BR does for pt, and en for en_GB; of several the first by name, so that it is always the same.
     foreach language in array languages loop
       if split_part(language, '_', 1) = split_part(candidate, '_', 1) then
-        return language;
+        found := least(found, language);
       end if;
     end loop;
+    if found is not null then
+      return found;
+    end if;
   end loop;
   return otherwise;
 end
@@ -303,7 +308,7 @@ begin
 
   -- What the number's account has under that name, where the caller left something to be found out.
   if request.kind is null or request.language is null then
-    select array_agg(t.language order by t.language), bool_or(t.category = 'AUTHENTICATION')
+    select array_agg(t.language), bool_or(t.category = 'AUTHENTICATION')
     into languages, authenticates
     from postrider.template t
     where t.name = request.template
@@ -389,7 +394,7 @@ begin
     limit 1
   ) lane on true
   left join lateral (
-    select array_agg(t.language order by t.language) as languages,
+    select array_agg(t.language) as languages,
            bool_or(t.category = 'AUTHENTICATION') as authenticates
     from postrider.number n
     join postrider.template t on t.waba_id = n.waba_id and t.name = r.template

@@ -77,7 +77,7 @@ begin
     from unnest(jobs) j
     left join postrider.idempotency_key k on k.key_hash = j.key_hash and k.at >= time_now - interval '7 days'
     cross join lateral (select coalesce(k.content_hash = j.content_hash, false) as same) compared
-    where j.error_code is not null or k.job <> j.id);
+    where j.error_code is not null or j.key_hash is not null and k.job is distinct from j.id);
 end
 $$;
 
@@ -200,6 +200,8 @@ returns table (ordinal int, job_id bigint, duplicate boolean, error_code text, e
 language plpgsql security definer
 set search_path = pg_catalog, postrider, pg_temp
 set plan_cache_mode = force_generic_plan
+-- Most recipients of a batch are different: remembering what was found for one costs more than it saves.
+set enable_memoize = off
 as $$
 #variable_conflict use_column
 declare

@@ -1,9 +1,6 @@
 //! Taking jobs in by SQL: defaults, idempotency, batches, the bell.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "the helpers of tests may panic as the tests do"
-)]
+#![cfg(test)]
 
 mod common;
 
@@ -344,6 +341,10 @@ async fn a_key_is_free_again_after_seven_days() {
     .await;
     let second = sql::enqueue(&mut connection, &format!("{job}, reference => 'other'")).await;
     assert_ne!(second, first);
+    assert_eq!(
+        queued(&mut connection, second).await.reference.as_deref(),
+        Some("other")
+    );
     assert_eq!(
         sql::count(&database, "postrider.idempotency_key").await,
         1,

@@ -421,7 +421,7 @@ async fn cancel_waits_for_an_attempt_that_is_being_written() {
     sql::attempt(&mut daemon, job, 1).await;
     let cancelling = tokio::spawn({
         let pool = database.pool().clone();
-        async move { sql::cancel(&mut *pool.acquire().await.unwrap(), job).await }
+        async move { sql::cancel(&mut pool.acquire().await.unwrap(), job).await }
     });
     sql::someone_waits_for_a_lock(&database).await;
     daemon.commit().await.unwrap();
@@ -747,7 +747,7 @@ async fn preview_shows_what_the_recipient_reads_and_what_would_stop_it() {
     };
 
     sql::run(
-        &mut *database.pool().acquire().await.unwrap(),
+        &mut database.pool().acquire().await.unwrap(),
         "select postrider.opt_in('+905321234567', 'test')",
     )
     .await;

@@ -280,7 +280,9 @@ fn a_key_that_does_nothing_yet_is_warned_of_when_somebody_relies_on_it() {
         "[producers.shop]\nmax_queued = 5\n",
     ] {
         let warnings = parse(text).unwrap().warnings();
-        let told = warnings.iter().filter(|warning| warning.what.contains("does nothing in this release"));
+        let told = warnings
+            .iter()
+            .filter(|warning| warning.what.contains("does nothing in this release"));
         assert_eq!(told.count(), 1, "{text}");
     }
 }

@@ -141,9 +141,15 @@ impl Config {
         let assumed_pair = (assumed.pair_burst, assumed.pair_refill_s);
         let is_unlimited = |producer: &Producer| producer.max_queued.is_none();
         for (key, is_default) in [
-            ("limits.headroom, urgent_reserve, elsewhere", counting == assumed_counting),
+            (
+                "limits.headroom, urgent_reserve, elsewhere",
+                counting == assumed_counting,
+            ),
             ("limits.pair_burst, pair_refill_s", pair == assumed_pair),
-            ("pacing.bulk_floor", self.pacing.bulk_floor == default.pacing.bulk_floor),
+            (
+                "pacing.bulk_floor",
+                self.pacing.bulk_floor == default.pacing.bulk_floor,
+            ),
             (
                 "dispatch.max_unknown_resends",
                 self.dispatch.max_unknown_resends == default.dispatch.max_unknown_resends,

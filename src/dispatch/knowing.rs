@@ -83,9 +83,10 @@ impl Knowing {
     }
 
     async fn read(&mut self, picture: &mut Picture) -> Result<(), sqlx::Error> {
-        let templates = facts::templates_since(self.store.pool(), picture.revision).await?;
-        picture.learn(templates);
+        // Facts first: a number that was just synced must not be seen before its templates, or its jobs would be refused
+        // for having none.
         let facts = facts::load(self.store.pool()).await?;
+        picture.learn(facts::templates_since(self.store.pool(), picture.revision).await?);
         let guide = self.guide.borrow_and_update().clone();
         let world = Arc::new(picture.world(facts, &guide, &self.client));
         self.crew.tell(|| Event::World(Arc::clone(&world)));

@@ -1,13 +1,13 @@
 //! What the workers count. The registry is the application's; these are handles on the metrics in it.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 
 use super::outbox::Batch;
 use crate::rules::{
     job::{Priority, State},
-    outcome::{Answer, judge},
+    outcome::{Answer, judge, row_of},
 };
 
 /// Handles on the metrics of dispatch.
@@ -98,13 +98,8 @@ impl Meters {
     pub fn answered(&self, answer: &Answer, took: Duration) {
         self.request.observe(took.as_secs_f64());
         let outcome = judge(answer).outcome.as_str();
-        match answer {
-            Answer::Error(error) => self
-                .responses
-                .with_label_values(&[error.code.to_string().as_str(), outcome])
-                .inc(),
-            _ => self.responses.with_label_values(&["0", outcome]).inc(),
-        }
+        let code = code_label(answer);
+        self.responses.with_label_values(&[code.as_ref(), outcome]).inc();
     }
 
     /// A batch of outcomes is written.
@@ -136,5 +131,14 @@ impl Meters {
             self.enqueue_to_accepted
                 .with_label_values(&[priority.as_str()]);
         }
+    }
+}
+
+/// Codes that we know by their number, the others together: the provider chooses them, and labels must stay few.
+fn code_label(answer: &Answer) -> Cow<'static, str> {
+    match answer {
+        Answer::Error(error) if row_of(error.code).is_some() => Cow::Owned(error.code.to_string()),
+        Answer::Error(_) => Cow::Borrowed("other"),
+        _ => Cow::Borrowed("0"),
     }
 }

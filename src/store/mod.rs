@@ -153,6 +153,11 @@ impl From<PgPool> for Store {
 }
 
 fn session(url: &str, options: &ConnectOptions) -> Result<PgConnectOptions, StoreError> {
+    // sqlx does not look at the scheme.
+    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+        let problem = "it begins with neither postgres:// nor postgresql://";
+        return Err(StoreError::Url(sqlx::Error::Configuration(problem.into())));
+    }
     let session = PgConnectOptions::from_str(url)
         .map_err(StoreError::Url)?
         .application_name(&options.application_name);
