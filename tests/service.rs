@@ -110,6 +110,17 @@ async fn roles_can_be_split_over_processes() {
     daemon.terminate().await;
 }
 
+/// A process that does not outlive a test that failed.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // Both fail when it has ended, as it should have.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// systemd's side of the notifications.
 struct Notified {
     socket: UnixDatagram,
@@ -149,7 +160,7 @@ async fn systemd_hears_ready_watchdog_reloading_and_stopping_in_that_order() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("notify");
     let systemd = Notified::by(&path);
-    let mut child = rig
+    let child = rig
         .postrider
         .command(&["run"])
         .env("NOTIFY_SOCKET", &path)
@@ -161,7 +172,8 @@ async fn systemd_hears_ready_watchdog_reloading_and_stopping_in_that_order() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let pid = child.id().to_string();
+    let mut daemon = Killed(child);
+    let pid = daemon.0.id().to_string();
     let signal = |name: &str| {
         assert!(
             std::process::Command::new("kill")
@@ -179,7 +191,7 @@ async fn systemd_hears_ready_watchdog_reloading_and_stopping_in_that_order() {
     signal("TERM");
     systemd.hears("STOPPING=1").await;
     let status = eventually("the daemon to end", || {
-        let ended = child.try_wait().unwrap();
+        let ended = daemon.0.try_wait().unwrap();
         async move { ended }
     })
     .await;
