@@ -42,7 +42,6 @@ begin
     detail := 'the provider paused the template';
   elsif not exists (select from postrider.lease l where l.shard = number.shard and l.expires_at > now()) then
     reason := 'no_dispatcher';
-    detail := 'no daemon sends for its number';
   end if;
 end
 $$;

@@ -419,15 +419,17 @@ mod tests {
         Service::new(Duration::from_secs(20)).unwrap()
     }
 
-    /// A task that notes its name when its token is cancelled.
+    /// A task that takes its time to end when its token is cancelled, and then notes its name.
     fn noting(
         token: CancellationToken,
+        takes: Duration,
         name: &'static str,
         seen: &Arc<Mutex<Vec<&'static str>>>,
     ) -> impl Future<Output = anyhow::Result<()>> + use<> {
         let seen = Arc::clone(seen);
         async move {
             token.cancelled().await;
+            tokio::time::sleep(takes).await;
             seen.lock().unwrap().push(name);
             Ok(())
         }
@@ -441,9 +443,13 @@ mod tests {
         service.spawn(
             "listener",
             Phase::Close,
-            noting(stop.close, "listener", &seen),
+            noting(stop.close, Duration::ZERO, "listener", &seen),
         );
-        service.spawn("worker", Phase::Drain, noting(stop.drain, "worker", &seen));
+        service.spawn(
+            "worker",
+            Phase::Drain,
+            noting(stop.drain, Duration::from_secs(1), "worker", &seen),
+        );
         service.spawn("broken", Phase::Drain, async {
             Err(anyhow::anyhow!("disk full"))
         });
@@ -476,7 +482,11 @@ mod tests {
         let mut service = service();
         let abort = service.stop().abort.clone();
         let seen = Arc::default();
-        service.spawn("stuck", Phase::Drain, noting(abort, "stuck", &seen));
+        service.spawn(
+            "stuck",
+            Phase::Drain,
+            noting(abort, Duration::ZERO, "stuck", &seen),
+        );
         service.spawn("broken", Phase::Drain, async { Ok(()) });
         let started = tokio::time::Instant::now();
         service

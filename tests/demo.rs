@@ -22,7 +22,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn the_demo_finds_every_job_as_it_must_be_and_tells_so_in_a_hundred_columns() {
+fn the_demo_finds_every_job_as_it_must_be_and_says_so_in_96_columns() {
     let output = demo(&[]);
     let (said, complained) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{said}\n{complained}");
@@ -33,7 +33,8 @@ fn the_demo_finds_every_job_as_it_must_be_and_tells_so_in_a_hundred_columns() {
     for reason in ["no_opt_in", "opted_out", "template_not_approved", "category_not_allowed", "parameter_mismatch"] {
         assert!(said.contains(reason), "{reason} in\n{said}");
     }
-    let wide: Vec<_> = said.lines().filter(|line| line.chars().count() > 100).collect();
+    let is_too_wide = |line: &&str| line.chars().count() > 96 && !line.contains(env!("CARGO_BIN_EXE_postrider"));
+    let wide: Vec<_> = said.lines().filter(is_too_wide).collect();
     assert!(wide.is_empty(), "{wide:#?}");
     assert_eq!(complained, "", "it complains of nothing");
 }

@@ -1,6 +1,9 @@
 //! Taking jobs in by SQL: defaults, idempotency, batches, the bell.
 
-#![cfg(test)]
+#![expect(
+    clippy::unwrap_used,
+    reason = "the helpers of tests may panic as the tests do"
+)]
 
 mod common;
 
@@ -317,7 +320,7 @@ async fn refused(connection: &mut PgConnection, arguments: &str) -> String {
     .await
     .expect_err(arguments)
     .as_database_error()
-    .and_then(|error| error.code())
+    .and_then(sqlx::error::DatabaseError::code)
     .expect("a refusal has a code")
     .into_owned()
 }
@@ -376,7 +379,7 @@ async fn two_transactions_with_one_key_at_once_give_one_job_and_the_same_id() {
     let id = sql::enqueue(&mut first, job).await;
     let second = tokio::spawn({
         let pool = database.pool().clone();
-        async move { sql::enqueue(&mut *pool.acquire().await.unwrap(), job).await }
+        async move { sql::enqueue(&mut pool.acquire().await.unwrap(), job).await }
     });
     sql::someone_waits_for_a_lock(&database).await;
     first.commit().await.unwrap();
@@ -392,7 +395,7 @@ async fn when_the_first_of_two_transactions_rolls_back_the_second_enqueues() {
     let id = sql::enqueue(&mut first, job).await;
     let second = tokio::spawn({
         let pool = database.pool().clone();
-        async move { sql::enqueue(&mut *pool.acquire().await.unwrap(), job).await }
+        async move { sql::enqueue(&mut pool.acquire().await.unwrap(), job).await }
     });
     sql::someone_waits_for_a_lock(&database).await;
     first.rollback().await.unwrap();
@@ -412,7 +415,7 @@ async fn batches_with_the_same_keys_in_any_order_do_not_deadlock() {
             jobs.rotate_left(turn * 50);
             let pool = database.pool().clone();
             tokio::spawn(async move {
-                enqueue_many(&mut *pool.acquire().await.unwrap(), &json!(jobs)).await
+                enqueue_many(&mut pool.acquire().await.unwrap(), &json!(jobs)).await
             })
         })
         .collect();
@@ -655,7 +658,7 @@ async fn enqueue_alone(connection: &mut PgConnection, job: &Value) -> Result<i64
     .bind(json("labels"))
     .fetch_one(connection)
     .await
-    .map_err(|error| error.as_database_error().and_then(|error| error.code()).expect("a code").into_owned())
+    .map_err(|error| error.as_database_error().and_then(sqlx::error::DatabaseError::code).expect("a code").into_owned())
 }
 
 #[tokio::test]

@@ -101,7 +101,11 @@ async fn say(pool: &PgPool, args: SayArgs, opt_out: bool, output: &Output) -> an
     if let Some(error) = note_one(pool, &statement).await? {
         return Err(anyhow::anyhow!(error).context(Exit::BadInput));
     }
-    output.say(if opt_out { "noted: opted out" } else { "noted: opted in" })?;
+    output.say(if opt_out {
+        "noted: opted out"
+    } else {
+        "noted: opted in"
+    })?;
     Ok(Exit::Done)
 }
 
@@ -116,7 +120,10 @@ async fn note_one(pool: &PgPool, statement: &Statement) -> anyhow::Result<Option
 /// The sentence of a refusal; `None` for any other error.
 fn refusal(error: &sqlx::Error) -> Option<String> {
     let error = error.as_database_error()?;
-    error.code()?.starts_with("PR").then(|| error.message().to_owned())
+    error
+        .code()?
+        .starts_with("PR")
+        .then(|| error.message().to_owned())
 }
 
 async fn import(pool: &PgPool, args: ImportArgs, output: &Output) -> anyhow::Result<Exit> {
@@ -128,7 +135,11 @@ async fn import(pool: &PgPool, args: ImportArgs, output: &Output) -> anyhow::Res
         let Some(line) = batch.last() else { break };
         let up_to = line.number;
         let (good, mut errors) = read(batch, &args);
-        errors.extend(note(pool, &good).await.with_context(|| format!("stopped; the lines up to {last} are noted"))?);
+        errors.extend(
+            note(pool, &good)
+                .await
+                .with_context(|| format!("stopped; the lines up to {last} are noted"))?,
+        );
         last = up_to;
         errors.sort();
         for (line, error) in &errors {
@@ -137,12 +148,17 @@ async fn import(pool: &PgPool, args: ImportArgs, output: &Output) -> anyhow::Res
         let read = good.len() as u64;
         progress.add(read);
         // Some of the errors are of lines that could not even be read.
-        let refused = errors.iter().filter(|(line, _)| good.iter().any(|(number, _)| number == line)).count() as u64;
+        let refused = errors
+            .iter()
+            .filter(|(line, _)| good.iter().any(|(number, _)| number == line))
+            .count() as u64;
         noted += read - refused;
         bad += errors.len() as u64;
     }
     progress.finish();
-    output.one(&serde_json::json!({"noted": noted, "bad": bad}), || format!("{noted} noted, {bad} bad"))?;
+    output.one(&serde_json::json!({"noted": noted, "bad": bad}), || {
+        format!("{noted} noted, {bad} bad")
+    })?;
     Ok(if bad == 0 { Exit::Done } else { Exit::BadInput })
 }
 
@@ -162,7 +178,8 @@ fn read(batch: Vec<Line>, args: &ImportArgs) -> (Vec<Numbered<Statement>>, Vec<N
 
 fn statement(mut object: Map<String, Value>, args: &ImportArgs) -> Result<Statement, String> {
     object.entry("opt_out").or_insert(args.opt_out.into());
-    let mut statement: Statement = serde_json::from_value(object.into()).map_err(|error| error.to_string())?;
+    let mut statement: Statement =
+        serde_json::from_value(object.into()).map_err(|error| error.to_string())?;
     statement.source = statement.source.or_else(|| args.source.clone());
     // Only for speed: one refusal by the database costs its whole batch a second round.
     Address::parse(&statement.recipient).map_err(|error| error.to_string())?;
@@ -170,8 +187,14 @@ fn statement(mut object: Map<String, Value>, args: &ImportArgs) -> Result<Statem
 }
 
 /// Notes a batch at once; when something in it is refused, one by one.
-async fn note(pool: &PgPool, statements: &[Numbered<Statement>]) -> anyhow::Result<Vec<Numbered<String>>> {
-    let all: Vec<Statement> = statements.iter().map(|(_, statement)| statement.clone()).collect();
+async fn note(
+    pool: &PgPool,
+    statements: &[Numbered<Statement>],
+) -> anyhow::Result<Vec<Numbered<String>>> {
+    let all: Vec<Statement> = statements
+        .iter()
+        .map(|(_, statement)| statement.clone())
+        .collect();
     match consent::note(pool, &all).await {
         Ok(()) => return Ok(Vec::new()),
         Err(error) if refusal(&error).is_some() => {}
@@ -193,9 +216,22 @@ async fn show(pool: &PgPool, recipient: &str, output: &Output) -> anyhow::Result
     }
     for row in &mut rows {
         row.person = output.recipient(&row.person);
-        row.addresses = row.addresses.iter().map(|address| output.recipient(address)).collect();
+        row.addresses = row
+            .addresses
+            .iter()
+            .map(|address| output.recipient(address))
+            .collect();
     }
-    let headings = ["person", "scope", "opted in", "where", "opted out", "where", "language", "holds"];
+    let headings = [
+        "person",
+        "scope",
+        "opted in",
+        "where",
+        "opted out",
+        "where",
+        "language",
+        "holds",
+    ];
     output.rows(&rows, &headings, cells)?;
     Ok(Exit::Done)
 }
@@ -203,7 +239,11 @@ async fn show(pool: &PgPool, recipient: &str, output: &Output) -> anyhow::Result
 fn cells(row: &ScopeConsent) -> Vec<String> {
     let at = |at: Option<DateTime<Utc>>| at.map(time).unwrap_or_default();
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    let holds = if row.opted_out_at >= row.opted_in_at { "opt-out" } else { "opt-in" };
+    let holds = if row.opted_out_at >= row.opted_in_at {
+        "opt-out"
+    } else {
+        "opt-in"
+    };
     vec![
         row.person.clone(),
         row.scope.clone(),
@@ -221,15 +261,28 @@ mod tests {
     use super::*;
 
     fn args() -> ImportArgs {
-        ImportArgs { file: "x".into(), format: None, source: Some("crm".to_owned()), opt_out: false }
+        ImportArgs {
+            file: "x".into(),
+            format: None,
+            source: Some("crm".to_owned()),
+            opt_out: false,
+        }
     }
 
     #[test]
     fn a_line_is_read_with_the_defaults_of_the_command() {
         let object = |text: &str| serde_json::from_str(text).unwrap();
-        let read = statement(object(r#"{"recipient": "+905321234567", "at": "2026-01-01T00:00:00Z"}"#), &args()).unwrap();
+        let read = statement(
+            object(r#"{"recipient": "+905321234567", "at": "2026-01-01T00:00:00Z"}"#),
+            &args(),
+        )
+        .unwrap();
         assert_eq!((read.source.as_deref(), read.opt_out), (Some("crm"), false));
-        let read = statement(object(r#"{"recipient": "+905321234567", "source": "web", "opt_out": true}"#), &args()).unwrap();
+        let read = statement(
+            object(r#"{"recipient": "+905321234567", "source": "web", "opt_out": true}"#),
+            &args(),
+        )
+        .unwrap();
         assert_eq!((read.source.as_deref(), read.opt_out), (Some("web"), true));
         for bad in [
             r#"{"recipient": "0532"}"#,

@@ -20,7 +20,9 @@ use serde_json::{Map, Value, json};
 const JSON_COLUMNS: [&str; 4] = ["parameters", "message", "labels", "evidence"];
 
 /// The object that a row stands for.
-pub(super) fn object<'a>(cells: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Map<String, Value>, String> {
+pub(super) fn object<'a>(
+    cells: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Result<Map<String, Value>, String> {
     let mut row = Row::default();
     for (column, cell) in cells.filter(|(_, cell)| !cell.is_empty()) {
         row.put(column, cell)?;
@@ -42,14 +44,17 @@ impl Row {
         let text = Value::from(cell);
         match column.split('.').collect::<Vec<_>>()[..] {
             [name] if JSON_COLUMNS.contains(&name) => {
-                let value = serde_json::from_str(cell).map_err(|_| format!("the column {name} holds no JSON"))?;
+                let value = serde_json::from_str(cell)
+                    .map_err(|_| format!("the column {name} holds no JSON"))?;
                 self.object.insert(name.to_owned(), value);
             }
             ["code" | "header"] => {
                 self.parameters.insert(column.to_owned(), text);
             }
             ["opt_out"] => {
-                let value = cell.parse::<bool>().map_err(|_| "opt_out is neither true nor false".to_owned())?;
+                let value = cell
+                    .parse::<bool>()
+                    .map_err(|_| "opt_out is neither true nor false".to_owned())?;
                 self.object.insert(column.to_owned(), value.into());
             }
             [_] => {
@@ -57,7 +62,9 @@ impl Row {
             }
             ["body", name] => match name.parse::<usize>() {
                 Ok(position) => self.positional.push((position, text)),
-                Err(_) => into(&mut self.parameters, "body")?.insert(name.to_owned(), text).map_or((), drop),
+                Err(_) => into(&mut self.parameters, "body")?
+                    .insert(name.to_owned(), text)
+                    .map_or((), drop),
             },
             ["header", part @ ("link" | "filename")] => {
                 self.header.insert(part.to_owned(), text);
@@ -82,10 +89,20 @@ impl Row {
             }
         }
         if !self.header.is_empty() {
-            let kind = self.header.get("link").and_then(Value::as_str).map_or("document", media_kind);
-            self.parameters.insert("header".to_owned(), json!({ kind: self.header }));
+            let kind = self
+                .header
+                .get("link")
+                .and_then(Value::as_str)
+                .map_or("document", media_kind);
+            self.parameters
+                .insert("header".to_owned(), json!({ kind: self.header }));
         }
-        if !self.parameters.is_empty() && self.object.insert("parameters".to_owned(), self.parameters.into()).is_some() {
+        if !self.parameters.is_empty()
+            && self
+                .object
+                .insert("parameters".to_owned(), self.parameters.into())
+                .is_some()
+        {
             return Err("there is a column parameters, and others for its parts".to_owned());
         }
         Ok(self.object)
@@ -93,7 +110,10 @@ impl Row {
 }
 
 /// The object under a key, made where there is none.
-fn into<'a>(object: &'a mut Map<String, Value>, key: &str) -> Result<&'a mut Map<String, Value>, String> {
+fn into<'a>(
+    object: &'a mut Map<String, Value>,
+    key: &str,
+) -> Result<&'a mut Map<String, Value>, String> {
     object
         .entry(key)
         .or_insert_with(|| json!({}))
@@ -106,7 +126,9 @@ fn list(mut positional: Vec<(usize, Value)>) -> Result<Value, String> {
     positional.sort_by_key(|(position, _)| *position);
     for (expected, (position, _)) in (1..).zip(&positional) {
         if *position != expected {
-            return Err(format!("body.{expected} is empty, but body.{position} is not"));
+            return Err(format!(
+                "body.{expected} is empty, but body.{position} is not"
+            ));
         }
     }
     Ok(positional.into_iter().map(|(_, value)| value).collect())
@@ -115,7 +137,12 @@ fn list(mut positional: Vec<(usize, Value)>) -> Result<Value, String> {
 /// What a link leads to, by its ending; the provider takes anything as a document.
 fn media_kind(link: &str) -> &'static str {
     let path = link.split(['?', '#']).next().unwrap_or(link);
-    match path.rsplit('.').next().map(str::to_ascii_lowercase).as_deref() {
+    match path
+        .rsplit('.')
+        .next()
+        .map(str::to_ascii_lowercase)
+        .as_deref()
+    {
         Some("jpg" | "jpeg" | "png") => "image",
         Some("mp4" | "3gp") => "video",
         _ => "document",
@@ -157,9 +184,18 @@ mod tests {
 
     #[test]
     fn names_codes_and_json_are_taken_as_they_are() {
-        assert_eq!(made(&[("body.name", "Ada")]), Ok(json!({"parameters": {"body": {"name": "Ada"}}})));
-        assert_eq!(made(&[("code", "007")]), Ok(json!({"parameters": {"code": "007"}})));
-        assert_eq!(made(&[("parameters", r#"{"code": "1"}"#)]), Ok(json!({"parameters": {"code": "1"}})));
+        assert_eq!(
+            made(&[("body.name", "Ada")]),
+            Ok(json!({"parameters": {"body": {"name": "Ada"}}}))
+        );
+        assert_eq!(
+            made(&[("code", "007")]),
+            Ok(json!({"parameters": {"code": "007"}}))
+        );
+        assert_eq!(
+            made(&[("parameters", r#"{"code": "1"}"#)]),
+            Ok(json!({"parameters": {"code": "1"}}))
+        );
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub(super) struct EnqueueArgs {
     #[command(flatten)]
     input: Input,
     /// Follow the job until nothing more is done for it; exit 0 when it was delivered
-    #[arg(long, requires = "recipient")]
+    #[arg(long, conflicts_with = "file")]
     wait: bool,
 }
 
@@ -119,7 +119,10 @@ pub(super) async fn run(args: EnqueueArgs, context: &Context) -> anyhow::Result<
         return many(pool, path, &args.input, &context.output).await;
     }
     let wait = args.wait;
-    let job = args.job.into_json(args.recipient, args.template).map_err(usage)?;
+    let job = args
+        .job
+        .into_json(args.recipient, args.template)
+        .map_err(usage)?;
     match one(pool, job, &context.output).await? {
         Some(id) if wait => follow(pool, id, &context.output).await,
         Some(_) => Ok(Exit::Done),
@@ -132,7 +135,11 @@ fn usage(text: String) -> anyhow::Error {
 }
 
 impl JobArgs {
-    fn into_json(self, recipient: Option<String>, template: Option<String>) -> Result<Value, String> {
+    fn into_json(
+        self,
+        recipient: Option<String>,
+        template: Option<String>,
+    ) -> Result<Value, String> {
         let parameters = match (self.code, self.parameters) {
             (Some(code), _) => json!({ "code": code }),
             (None, Some(parameters)) => parameters,
@@ -153,7 +160,9 @@ fn named(params: &[String]) -> Result<Map<String, Value>, String> {
     params
         .iter()
         .map(|param| {
-            let (name, value) = param.split_once('=').ok_or_else(|| format!("--param {param} is not NAME=VALUE"))?;
+            let (name, value) = param
+                .split_once('=')
+                .ok_or_else(|| format!("--param {param} is not NAME=VALUE"))?;
             Ok((name.to_owned(), value.into()))
         })
         .collect()
@@ -162,7 +171,10 @@ fn named(params: &[String]) -> Result<Map<String, Value>, String> {
 /// Enqueues one job and says its id; `None` when it was refused.
 async fn one(pool: &PgPool, job: Value, output: &Output) -> anyhow::Result<Option<i64>> {
     let rows = enqueue_many(pool, &[job]).await.context("enqueueing")?;
-    let row = rows.into_iter().next().context("the database said nothing about the job")?;
+    let row = rows
+        .into_iter()
+        .next()
+        .context("the database said nothing about the job")?;
     output.one(&row, || match (&row.error, row.job_id) {
         (Some(error), _) => error.clone(),
         (None, Some(id)) if row.duplicate => format!("job {id} (it was there already)"),
@@ -176,14 +188,28 @@ async fn follow(pool: &PgPool, id: i64, output: &Output) -> anyhow::Result<Exit>
     let mut said = String::new();
     loop {
         let rows = jobs::show(pool, &[id]).await?;
-        let job = rows.first().context("the job is gone: its retention is over")?;
-        let now = [Some(&job.state), job.reason.as_ref()].into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join(": ");
+        let job = rows
+            .first()
+            .context("the job is gone: its retention is over")?;
+        let now = [Some(&job.state), job.reason.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(": ");
         if now != said {
-            output.one(&json!({"job_id": id, "state": job.state, "reason": job.reason}), || now.clone())?;
+            output.one(
+                &json!({"job_id": id, "state": job.state, "reason": job.reason}),
+                || now.clone(),
+            )?;
             said = now;
         }
         if job.r#final {
-            return Ok(if job.delivered == "yes" { Exit::Done } else { Exit::Failed });
+            return Ok(if job.delivered == "yes" {
+                Exit::Done
+            } else {
+                Exit::Failed
+            });
         }
         tokio::time::sleep(ASK_EVERY).await;
     }
@@ -227,7 +253,11 @@ async fn many(pool: &PgPool, path: &Path, input: &Input, output: &Output) -> any
         "{} enqueued, {} were there already, {} bad",
         summary.enqueued, summary.duplicates, summary.bad
     ))?;
-    Ok(if summary.bad == 0 { Exit::Done } else { Exit::BadInput })
+    Ok(if summary.bad == 0 {
+        Exit::Done
+    } else {
+        Exit::BadInput
+    })
 }
 
 async fn enqueue_batch(
@@ -255,7 +285,12 @@ async fn enqueue_batch(
         error_code: None,
         error: Some(error),
     });
-    let mut told: Vec<Told<'_>> = numbers.iter().zip(&rows).map(|(line, row)| row.told(*line)).chain(refused).collect();
+    let mut told: Vec<Told<'_>> = numbers
+        .iter()
+        .zip(&rows)
+        .map(|(line, row)| row.told(*line))
+        .chain(refused)
+        .collect();
     told.sort_by_key(|told| told.line);
     for line in &told {
         summary.count(line);
@@ -307,20 +342,31 @@ mod tests {
 
     fn parsed(words: &str) -> Result<Value, clap::Error> {
         let line = Line::try_parse_from(["enqueue"].into_iter().chain(words.split(' ')))?;
-        Ok(line.args.job.into_json(line.args.recipient, line.args.template).unwrap_or(Value::Null))
+        Ok(line
+            .args
+            .job
+            .into_json(line.args.recipient, line.args.template)
+            .unwrap_or(Value::Null))
     }
 
     #[test]
     fn flags_become_a_job() {
-        let job = parsed("+905321234567 order_confirmation --param Ada --param #1042 --kind order").unwrap();
+        let job = parsed("+905321234567 order_confirmation --param Ada --param #1042 --kind order")
+            .unwrap();
         assert_eq!(job["parameters"], json!({"body": ["Ada", "#1042"]}));
-        assert_eq!((&job["template"], &job["kind"], &job["sender"]), (&"order_confirmation".into(), &"order".into(), &Value::Null));
+        assert_eq!(
+            (&job["template"], &job["kind"], &job["sender"]),
+            (&"order_confirmation".into(), &"order".into(), &Value::Null)
+        );
         let job = parsed("+905321234567 login_code --code 042817").unwrap();
         assert_eq!(job["parameters"], json!({"code": "042817"}));
         let job = parsed("+905321234567 hello --named --param name=Ada").unwrap();
         assert_eq!(job["parameters"], json!({"body": {"name": "Ada"}}));
         let job = parsed(r#"+905321234567 --message {"type":"text"}"#).unwrap();
-        assert_eq!((&job["message"], &job["template"]), (&json!({"type": "text"}), &Value::Null));
+        assert_eq!(
+            (&job["message"], &job["template"]),
+            (&json!({"type": "text"}), &Value::Null)
+        );
     }
 
     #[test]

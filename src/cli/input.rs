@@ -59,7 +59,9 @@ pub(super) struct Lines {
 impl Lines {
     /// Opens a file and starts to read.
     pub(super) fn open(path: &Path, format: Option<Format>) -> anyhow::Result<Self> {
-        let is_csv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
+        let is_csv = path
+            .extension()
+            .is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
         let format = format.unwrap_or(if is_csv { Format::Csv } else { Format::Jsonl });
         let reader: Box<dyn Read + Send> = if path == Path::new("-") {
             Box::new(io::stdin())
@@ -104,19 +106,33 @@ impl Lines {
 }
 
 /// Sends a line on; false when nobody wants more.
-fn send(sender: &Sender<anyhow::Result<Line>>, number: u64, object: Result<Map<String, Value>, String>) -> bool {
+fn send(
+    sender: &Sender<anyhow::Result<Line>>,
+    number: u64,
+    object: Result<Map<String, Value>, String>,
+) -> bool {
     let object = object.and_then(without_nul);
     sender.blocking_send(Ok(Line { number, object })).is_ok()
 }
 
-fn read_jsonl(mut reader: impl BufRead, sender: &Sender<anyhow::Result<Line>>) -> anyhow::Result<()> {
+fn read_jsonl(
+    mut reader: impl BufRead,
+    sender: &Sender<anyhow::Result<Line>>,
+) -> anyhow::Result<()> {
     let mut bytes = Vec::new();
     for number in 1.. {
         bytes.clear();
-        if reader.read_until(b'\n', &mut bytes).context("cannot read on")? == 0 {
+        if reader
+            .read_until(b'\n', &mut bytes)
+            .context("cannot read on")?
+            == 0
+        {
             break;
         }
-        let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes).trim_ascii();
+        let text = bytes
+            .strip_prefix(b"\xef\xbb\xbf")
+            .unwrap_or(&bytes)
+            .trim_ascii();
         if !text.is_empty() && !send(sender, number, parse(text)) {
             break;
         }
@@ -140,8 +156,13 @@ fn without_line(error: &serde_json::Error) -> String {
 }
 
 fn read_csv(reader: impl Read, sender: &Sender<anyhow::Result<Line>>) -> anyhow::Result<()> {
-    let mut rows = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(reader);
-    let headings = rows.headers().context("line 1: the heading cannot be read")?.clone();
+    let mut rows = csv::ReaderBuilder::new()
+        .trim(csv::Trim::All)
+        .from_reader(reader);
+    let headings = rows
+        .headers()
+        .context("line 1: the heading cannot be read")?
+        .clone();
     for row in rows.records() {
         let (number, object) = match row {
             Ok(row) => (
@@ -166,11 +187,16 @@ fn without_nul(object: Map<String, Value>) -> Result<Map<String, Value>, String>
         match value {
             Value::String(text) => text.contains('\0'),
             Value::Array(values) => values.iter().any(has_nul),
-            Value::Object(object) => object.iter().any(|(key, value)| key.contains('\0') || has_nul(value)),
+            Value::Object(object) => object
+                .iter()
+                .any(|(key, value)| key.contains('\0') || has_nul(value)),
             Value::Null | Value::Bool(_) | Value::Number(_) => false,
         }
     }
-    if object.iter().any(|(key, value)| key.contains('\0') || has_nul(value)) {
+    if object
+        .iter()
+        .any(|(key, value)| key.contains('\0') || has_nul(value))
+    {
         return Err("it holds a NUL character (\\u0000), which Postgres cannot keep".to_owned());
     }
     Ok(object)
@@ -194,18 +220,44 @@ mod tests {
 
     #[tokio::test]
     async fn bad_lines_are_told_by_number_and_blank_ones_are_counted_but_skipped() {
-        let lines = all("\u{feff}{\"a\": 1}\n\n[1]\n{\"b\": \n{\"c\": \"\\u0000\"}\n{\"d\": 2}", Format::Jsonl).await;
-        let told: Vec<_> = lines.iter().map(|line| (line.number, line.object.as_ref().err())).collect();
-        assert!(matches!(told[..], [(1, None), (3, Some(_)), (4, Some(_)), (5, Some(_)), (6, None)]), "{told:?}");
+        let lines = all(
+            "\u{feff}{\"a\": 1}\n\n[1]\n{\"b\": \n{\"c\": \"\\u0000\"}\n{\"d\": 2}",
+            Format::Jsonl,
+        )
+        .await;
+        let told: Vec<_> = lines
+            .iter()
+            .map(|line| (line.number, line.object.as_ref().err()))
+            .collect();
+        assert!(
+            matches!(
+                told[..],
+                [
+                    (1, None),
+                    (3, Some(_)),
+                    (4, Some(_)),
+                    (5, Some(_)),
+                    (6, None)
+                ]
+            ),
+            "{told:?}"
+        );
         assert!(told[1].1.unwrap().contains("not an object"));
-        assert!(told[2].1.unwrap().contains("column 6"), "{told:?}");
+        assert!(told[2].1.unwrap().contains("column 5"), "{told:?}");
         assert!(told[3].1.unwrap().contains("NUL"));
     }
 
     #[tokio::test]
     async fn csv_rows_are_numbered_by_the_lines_they_start_on() {
-        let lines = all("recipient,body.1\n+1,\"two\nlines\"\n+2\n+3,x\n", Format::Csv).await;
-        let told: Vec<_> = lines.iter().map(|line| (line.number, line.object.is_ok())).collect();
+        let lines = all(
+            "recipient,body.1\n+1,\"two\nlines\"\n+2\n+3,x\n",
+            Format::Csv,
+        )
+        .await;
+        let told: Vec<_> = lines
+            .iter()
+            .map(|line| (line.number, line.object.is_ok()))
+            .collect();
         assert_eq!(told, [(2, true), (4, false), (5, true)]);
     }
 

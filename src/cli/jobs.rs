@@ -82,7 +82,12 @@ pub(super) async fn run(args: JobsArgs, context: &Context) -> anyhow::Result<Exi
 }
 
 async fn list(pool: &PgPool, args: ListArgs, output: &Output) -> anyhow::Result<Exit> {
-    let recipient = args.recipient.as_deref().map(Address::parse).transpose().context(Exit::Usage)?;
+    let recipient = args
+        .recipient
+        .as_deref()
+        .map(Address::parse)
+        .transpose()
+        .context(Exit::Usage)?;
     let filter = Filter {
         recipient_key: recipient.map(|address| address.key()),
         reference: args.reference,
@@ -94,7 +99,17 @@ async fn list(pool: &PgPool, args: ListArgs, output: &Output) -> anyhow::Result<
     };
     let mut rows = jobs::list(pool, &filter).await?;
     rows.iter_mut().for_each(|job| hide(job, output));
-    let headings = ["id", "enqueued (UTC)", "kind", "priority", "recipient", "template", "state", "reason", "reference"];
+    let headings = [
+        "id",
+        "enqueued (UTC)",
+        "kind",
+        "priority",
+        "recipient",
+        "template",
+        "state",
+        "reason",
+        "reference",
+    ];
     output.rows(&rows, &headings, |job| {
         vec![
             job.id.to_string(),
@@ -102,7 +117,9 @@ async fn list(pool: &PgPool, args: ListArgs, output: &Output) -> anyhow::Result<
             job.kind.clone(),
             job.priority.clone(),
             job.recipient.clone(),
-            job.template.clone().unwrap_or_else(|| "(free form)".to_owned()),
+            job.template
+                .clone()
+                .unwrap_or_else(|| "(free form)".to_owned()),
             job.state.clone(),
             job.reason.clone().unwrap_or_default(),
             job.reference.clone().unwrap_or_default(),
@@ -117,11 +134,18 @@ async fn show(pool: &PgPool, ids: &[i64], output: &Output) -> anyhow::Result<Exi
         hide(job, output);
         output.one(job, || text(job))?;
     }
-    let missing: Vec<_> = ids.iter().filter(|id| !rows.iter().any(|job| job.id == **id)).collect();
+    let missing: Vec<_> = ids
+        .iter()
+        .filter(|id| !rows.iter().any(|job| job.id == **id))
+        .collect();
     for id in &missing {
         output.say(format_args!("there is no job {id}"))?;
     }
-    Ok(if missing.is_empty() { Exit::Done } else { Exit::Failed })
+    Ok(if missing.is_empty() {
+        Exit::Done
+    } else {
+        Exit::Failed
+    })
 }
 
 async fn cancel(pool: &PgPool, args: &CancelArgs, output: &Output) -> anyhow::Result<Exit> {
@@ -132,9 +156,13 @@ async fn cancel(pool: &PgPool, args: &CancelArgs, output: &Output) -> anyhow::Re
         (None, None, None) => unreachable!("the parser requires one of them"),
     };
     let count = jobs::cancel(pool, what).await?;
-    output.one(&serde_json::json!({"cancelled": count}), || match (what, count) {
-        (Withdraw::Job(id), 0) => format!("job {id} is not cancelled: it is not there, or it was or may have been sent"),
-        (_, count) => format!("{count} cancelled"),
+    output.one(&serde_json::json!({"cancelled": count}), || {
+        match (what, count) {
+            (Withdraw::Job(id), 0) => format!(
+                "job {id} is not cancelled: it is not there, or it was or may have been sent"
+            ),
+            (_, count) => format!("{count} cancelled"),
+        }
     })?;
     Ok(if count > 0 { Exit::Done } else { Exit::Failed })
 }
@@ -143,7 +171,10 @@ async fn cancel(pool: &PgPool, args: &CancelArgs, output: &Output) -> anyhow::Re
 pub(super) fn hide(job: &mut JobStatus, output: &Output) {
     job.recipient = output.recipient(&job.recipient);
     if !output.reveal {
-        job.provider_message_id = job.provider_message_id.take().map(|_| "(hidden; --reveal shows it)".to_owned());
+        job.provider_message_id = job
+            .provider_message_id
+            .take()
+            .map(|_| "(hidden; --reveal shows it)".to_owned());
     }
 }
 
@@ -152,9 +183,14 @@ fn text(job: &JobStatus) -> String {
     let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(job) else {
         unreachable!("a struct with named fields is an object")
     };
-    let lines = fields.into_iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| {
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        format!("{:<20} {value}\n", name.replace('_', " "))
-    });
+    let lines = fields
+        .into_iter()
+        .filter(|(_, value)| !value.is_null())
+        .map(|(name, value)| {
+            let value = value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned);
+            format!("{:<20} {value}\n", name.replace('_', " "))
+        });
     lines.collect()
 }

@@ -71,7 +71,7 @@ enum Command {
     /// Bring the database's schema up to this release
     Migrate(migrate::MigrateArgs),
     /// Enqueue one job from flags, or many from JSONL, CSV or a pipe
-    Enqueue(enqueue::EnqueueArgs),
+    Enqueue(Box<enqueue::EnqueueArgs>),
     /// Show what the recipient would read, and what would stop it
     Preview(preview::PreviewArgs),
     /// Import, note and show what people agreed to and withdrew
@@ -99,7 +99,7 @@ impl Command {
             Self::Demo(args) => demo::run(args, context).await,
             Self::Sandbox(args) => sandbox::run(args, context).await,
             Self::Migrate(args) => migrate::run(args, context).await,
-            Self::Enqueue(args) => enqueue::run(args, context).await,
+            Self::Enqueue(args) => enqueue::run(*args, context).await,
             Self::Preview(args) => preview::run(args, context).await,
             Self::Consent(args) => consent::run(args, context).await,
             Self::Jobs(args) => jobs::run(args, context).await,

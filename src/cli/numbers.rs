@@ -7,8 +7,10 @@ use crate::store::overview::{self, NumberStatus};
 #[derive(Debug, clap::Args)]
 pub(super) struct NumbersArgs {}
 
-const HEADINGS: [&str; 11] =
-    ["number", "phone", "status", "quality", "rate", "limit", "used", "urgent", "normal", "bulk", "paused"];
+const HEADINGS: [&str; 11] = [
+    "number", "phone", "status", "quality", "rate", "limit", "used", "urgent", "normal", "bulk",
+    "paused",
+];
 
 pub(super) async fn run(_args: NumbersArgs, context: &Context) -> anyhow::Result<Exit> {
     let database = context.database().await?;
@@ -18,14 +20,20 @@ pub(super) async fn run(_args: NumbersArgs, context: &Context) -> anyhow::Result
 }
 
 fn cells(row: &NumberStatus) -> Vec<String> {
-    let status = if row.configured { row.status.clone() } else { format!("{} (not configured)", row.status) };
+    let status = if row.configured {
+        row.status.clone()
+    } else {
+        format!("{} (not configured)", row.status)
+    };
     vec![
         row.number.clone(),
         row.display_phone_number.clone().unwrap_or_default(),
         status,
         row.quality_rating.clone().unwrap_or_default(),
-        row.messages_per_second.map_or_else(|| "default".to_owned(), |rate| rate.to_string()),
-        row.messaging_limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string()),
+        row.messages_per_second
+            .map_or_else(|| "default".to_owned(), |rate| rate.to_string()),
+        row.messaging_limit
+            .map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string()),
         row.recipients_24h.to_string(),
         row.urgent_jobs.to_string(),
         row.normal_jobs.to_string(),

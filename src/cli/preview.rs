@@ -31,16 +31,34 @@ pub(super) async fn run(args: PreviewArgs, context: &Context) -> anyhow::Result<
         params => json!({ "body": params }),
     });
     let pool = database.store.pool();
-    let preview = preview(pool, &args.recipient, &args.template, &parameters, args.language.as_deref()).await?;
+    let preview = preview(
+        pool,
+        &args.recipient,
+        &args.template,
+        &parameters,
+        args.language.as_deref(),
+    )
+    .await?;
     context.output.one(&preview, || text(&preview))?;
-    Ok(if preview.issues.is_empty() { Exit::Done } else { Exit::Failed })
+    Ok(if preview.issues.is_empty() {
+        Exit::Done
+    } else {
+        Exit::Failed
+    })
 }
 
 fn text(preview: &Preview) -> String {
-    let body = preview.text.as_deref().unwrap_or("(nothing is known of that template; has it been synced?)");
+    let body = preview
+        .text
+        .as_deref()
+        .unwrap_or("(nothing is known of that template; has it been synced?)");
     let issues = match &preview.issues[..] {
         [] => "\n\nNothing would stop it.".to_owned(),
-        issues => issues.iter().fold("\n\nIt would be stopped:".to_owned(), |text, issue| text + "\n  " + issue),
+        issues => issues
+            .iter()
+            .fold("\n\nIt would be stopped:".to_owned(), |text, issue| {
+                text + "\n  " + issue
+            }),
     };
     format!("{body}{issues}")
 }

@@ -33,7 +33,11 @@ pub(super) async fn run(args: StatusArgs, context: &Context) -> anyhow::Result<E
     let output = &context.output;
     if args.check {
         output.one(&status, || check(&status))?;
-        return Ok(if is_wrong(&status) { Exit::Failed } else { Exit::Done });
+        return Ok(if is_wrong(&status) {
+            Exit::Failed
+        } else {
+            Exit::Done
+        });
     }
     if output.json {
         output.one(&status, String::new)?;
@@ -60,16 +64,35 @@ fn check(status: &Status) -> String {
 fn print(status: &Status, output: &Output, now: DateTime<Utc>) -> anyhow::Result<()> {
     match &status.troubles[..] {
         [] => output.say("Nothing is wrong.")?,
-        troubles => troubles.iter().try_for_each(|trouble| output.say(format_args!("! {}", trouble.text)))?,
+        troubles => troubles
+            .iter()
+            .try_for_each(|trouble| output.say(format_args!("! {}", trouble.text)))?,
     }
     output.say("\nWaiting")?;
-    output.rows(&status.backlog, &["priority", "due", "later", "unknown", "oldest due"], |row| {
-        let oldest = row.oldest_due_at.map(|at| relative(at, now)).unwrap_or_default();
-        vec![row.priority.clone(), row.due.to_string(), row.later.to_string(), row.unknown.to_string(), oldest]
-    })?;
+    output.rows(
+        &status.backlog,
+        &["priority", "due", "later", "unknown", "oldest due"],
+        |row| {
+            let oldest = row
+                .oldest_due_at
+                .map(|at| relative(at, now))
+                .unwrap_or_default();
+            vec![
+                row.priority.clone(),
+                row.due.to_string(),
+                row.later.to_string(),
+                row.unknown.to_string(),
+                oldest,
+            ]
+        },
+    )?;
     output.say("\nWithin the last hour")?;
     output.rows(&status.last_hour, &["state", "reason", "jobs"], |row| {
-        vec![row.state.clone(), row.reason.clone().unwrap_or_default(), row.jobs.to_string()]
+        vec![
+            row.state.clone(),
+            row.reason.clone().unwrap_or_default(),
+            row.jobs.to_string(),
+        ]
     })?;
     Ok(())
 }
@@ -80,7 +103,13 @@ mod tests {
 
     fn status(ranks: &[i32]) -> Status {
         Status {
-            troubles: ranks.iter().map(|&rank| Trouble { rank, text: format!("trouble {rank}") }).collect(),
+            troubles: ranks
+                .iter()
+                .map(|&rank| Trouble {
+                    rank,
+                    text: format!("trouble {rank}"),
+                })
+                .collect(),
             backlog: Vec::new(),
             last_hour: Vec::new(),
         }

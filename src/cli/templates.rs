@@ -13,7 +13,9 @@ pub(super) struct TemplatesArgs {
 pub(super) async fn run(args: TemplatesArgs, context: &Context) -> anyhow::Result<Exit> {
     let database = context.database().await?;
     let rows = overview::templates(database.store.pool(), args.name.as_deref()).await?;
-    let headings = ["account", "template", "language", "category", "status", "quality", "why not"];
+    let headings = [
+        "account", "template", "language", "category", "status", "quality", "why not",
+    ];
     context.output.rows(&rows, &headings, |row| {
         vec![
             row.waba_id.clone(),
@@ -34,5 +36,7 @@ fn why_not(row: &TemplateStatus) -> String {
         Some(until) => format!("paused until {}: {reason}", super::output::time(until)),
         None => format!("paused: {reason}"),
     });
-    paused.or_else(|| row.rejected_reason.clone()).unwrap_or_default()
+    paused
+        .or_else(|| row.rejected_reason.clone())
+        .unwrap_or_default()
 }

@@ -40,15 +40,23 @@ struct Explained {
 pub(super) async fn run(args: WhyArgs, context: &Context) -> anyhow::Result<Exit> {
     let database = context.database().await?;
     let (pool, now) = (database.store.pool(), crate::clock::now());
-    let jobs = find(pool, &args.what).await.context("looking for the job")?;
+    let jobs = find(pool, &args.what)
+        .await
+        .context("looking for the job")?;
     if jobs.is_empty() {
-        context.output.say("there is no job of that id, reference or recipient")?;
+        context
+            .output
+            .say("there is no job of that id, reference or recipient")?;
         return Ok(Exit::Failed);
     }
     for mut job in jobs {
         hide(&mut job, &context.output);
         let answers = jobs::answers(pool, job.id).await?;
-        let explained = Explained { sentence: sentence(&job, now), job, answers };
+        let explained = Explained {
+            sentence: sentence(&job, now),
+            job,
+            answers,
+        };
         context.output.one(&explained, || text(&explained))?;
     }
     Ok(Exit::Done)
@@ -63,30 +71,61 @@ async fn find(pool: &PgPool, what: &str) -> Result<Vec<JobStatus>, sqlx::Error> 
             return Ok(jobs);
         }
     }
-    let newest = Filter { limit: NEWEST, ..Filter::default() };
+    let newest = Filter {
+        limit: NEWEST,
+        ..Filter::default()
+    };
     let filter = match Address::parse(what) {
-        Ok(address) => Filter { recipient_key: Some(address.key()), ..newest },
-        Err(_) => Filter { reference: Some(what.to_owned()), ..newest },
+        Ok(address) => Filter {
+            recipient_key: Some(address.key()),
+            ..newest
+        },
+        Err(_) => Filter {
+            reference: Some(what.to_owned()),
+            ..newest
+        },
     };
     jobs::list(pool, &filter).await
 }
 
 fn text(explained: &Explained) -> String {
     let job = &explained.job;
-    let of = job.reference.as_ref().map(|reference| format!(" ({reference})")).unwrap_or_default();
-    let head = format!("job {}{of}, {} to {}: {}", job.id, job.kind, job.recipient, explained.sentence);
+    let of = job
+        .reference
+        .as_ref()
+        .map(|reference| format!(" ({reference})"))
+        .unwrap_or_default();
+    let head = format!(
+        "job {}{of}, {} to {}: {}",
+        job.id, job.kind, job.recipient, explained.sentence
+    );
     explained.answers.iter().fold(head, |text, answer| {
-        let code = answer.code.map(|code| format!(" {code}")).unwrap_or_default();
+        let code = answer
+            .code
+            .map(|code| format!(" {code}"))
+            .unwrap_or_default();
         let detail = answer.detail.as_deref().unwrap_or_default();
-        format!("{text}\n  {}  attempt {}: {}{code} {detail}", time(answer.at), answer.attempt, answer.outcome)
+        format!(
+            "{text}\n  {}  attempt {}: {}{code} {detail}",
+            time(answer.at),
+            answer.attempt,
+            answer.outcome
+        )
     })
 }
 
 /// Where the job is and why, and when it can go, in a sentence.
 fn sentence(job: &JobStatus, now: DateTime<Utc>) -> String {
-    let when = |at: Option<DateTime<Utc>>| at.map(|at| format!(" {}", relative(at, now))).unwrap_or_default();
+    let when = |at: Option<DateTime<Utc>>| {
+        at.map(|at| format!(" {}", relative(at, now)))
+            .unwrap_or_default()
+    };
     let reason = job.reason.as_deref().unwrap_or_default();
-    let detail = job.detail.as_ref().map(|detail| format!(" ({detail})")).unwrap_or_default();
+    let detail = job
+        .detail
+        .as_ref()
+        .map(|detail| format!(" ({detail})"))
+        .unwrap_or_default();
     match job.state.parse() {
         Ok(State::Queued) => "due, and on its way to a free slot of its number".to_owned(),
         Ok(State::Waiting) => {
@@ -116,7 +155,9 @@ fn waits_for(reason: WaitReason) -> &'static str {
     match reason {
         WaitReason::Scheduled => "its time has not come",
         WaitReason::RateLimited => "the number's messages per second are used up",
-        WaitReason::MessagingLimitReached => "the unique recipients of the last 24 hours are used up",
+        WaitReason::MessagingLimitReached => {
+            "the unique recipients of the last 24 hours are used up"
+        }
         WaitReason::PairRateLimited => "this recipient had too many messages in a short time",
         WaitReason::Paused => "something is paused",
         WaitReason::TemplatePaused => "its template is paused",
@@ -129,17 +170,27 @@ fn waits_for(reason: WaitReason) -> &'static str {
 /// What ended a job, and what to do about it.
 fn ended_by(reason: FinalReason) -> &'static str {
     match reason {
-        FinalReason::NoOptIn => "the recipient never opted in; note it with `postrider consent opt-in` when they did",
+        FinalReason::NoOptIn => {
+            "the recipient never opted in; note it with `postrider consent opt-in` when they did"
+        }
         FinalReason::OptedOut => "the recipient opted out",
-        FinalReason::TemplateUnknown => "the account has no such template in that language; `postrider templates` lists them",
+        FinalReason::TemplateUnknown => {
+            "the account has no such template in that language; `postrider templates` lists them"
+        }
         FinalReason::TemplateNotApproved => "the provider has not approved the template",
         FinalReason::TemplateDisabled => "the provider disabled the template for good",
         FinalReason::CategoryNotAllowed => "its kind may not leave as a template of that category",
-        FinalReason::ParameterMismatch => "the parameters do not fit the template; `postrider preview` shows what it needs",
+        FinalReason::ParameterMismatch => {
+            "the parameters do not fit the template; `postrider preview` shows what it needs"
+        }
         FinalReason::MediaFailed => "the provider could not fetch the media",
-        FinalReason::ServiceWindowClosed => "a free-form message needs that the recipient wrote within the last 24 hours",
+        FinalReason::ServiceWindowClosed => {
+            "a free-form message needs that the recipient wrote within the last 24 hours"
+        }
         FinalReason::RecipientInvalid => "the address can never be reached",
-        FinalReason::NotReachableOnWhatsapp => "the address is not on WhatsApp, or cannot be reached there",
+        FinalReason::NotReachableOnWhatsapp => {
+            "the address is not on WhatsApp, or cannot be reached there"
+        }
         FinalReason::CountryBlocked => "the business may not message that country",
         FinalReason::WithheldByProvider => "the provider withheld it for its own reasons",
         FinalReason::PaymentProblem => "something is wrong with the account's payment method",

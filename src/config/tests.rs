@@ -75,7 +75,7 @@ fn all_that_is_wrong_is_told_at_once_with_its_line_and_how_to_mend_it() {
          [[accounts]]\nwaba_id = \"1\"\napp = \"shop\"\ntoken = { env = \"T\" }\n",
     );
     for expected in [
-        "5 things are wrong",
+        "4 things are wrong",
         "line 2, column 23: `pacing.messages_per_second` is 0: give more than 0",
         "line 4, column 12: `limits.headroom` is 1.5: give a share",
         "line 6, column 15: `whatsapp.api_version` is \"25\": write it as v25.0, or",

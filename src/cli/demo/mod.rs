@@ -86,46 +86,40 @@ impl Guide {
     }
 
     fn read_on(self) -> io::Result<()> {
-        let binary = binary();
-        self.commands(
+        self.list(
             "Where to look next",
             &[
-                (&format!("{binary} demo --keep"), "leaves all this running, to look around in it"),
-                ("examples/", "the jobs and consents, each job with what must become of it"),
-                ("README.md", "your first real message in ten minutes"),
-                ("docs/ARCHITECTURE.md", "how it works, and what it promises"),
-                ("docs/STATES.md", "what each state and reason means"),
+                ("leave all this running, to look around", &format!("{} demo --keep", binary())),
+                ("the jobs, each with what must become of it", "examples/"),
+                ("your first real message in ten minutes", "README.md"),
+                ("how it works, and what it promises", "docs/ARCHITECTURE.md"),
+                ("what each state and reason means", "docs/STATES.md"),
             ],
         )
     }
 
     fn look_around(self, stage: &Stage) -> io::Result<()> {
-        let binary = binary();
-        let command = |arguments: &str| format!("{binary} {arguments}");
-        self.commands(
-            "Everything is still running. In another shell:",
+        let postrider = |arguments: &str| format!("{} {arguments}", binary());
+        self.list(
+            "Everything is still running. In another shell",
             &[
-                (&format!("export POSTRIDER_CONFIG={}", stage.config_path.display()), ""),
-                (&command("status"), "what it is doing, and what is wrong"),
-                (&command("jobs list --state rejected"), "what the gate kept back"),
-                (&command("why story-stop-later-1"), "what became of one job, by its reference"),
-                (&command("templates"), "what may be sent"),
-                (&format!("curl {}", stage.metrics_url), "what Prometheus sees"),
-                (&format!("psql '{}'", stage.database_url), ""),
+                ("first of all", &format!("export POSTRIDER_CONFIG={}", stage.config_path.display())),
+                ("what it is doing, and what is wrong", &postrider("status")),
+                ("what the gate kept back", &postrider("jobs list --state rejected")),
+                ("what became of one job, and why", &postrider("why story-stop-later-1")),
+                ("what may be sent", &postrider("templates")),
+                ("what Prometheus sees", &format!("curl {}", stage.metrics_url)),
+                ("the tables themselves", &format!("psql '{}'", stage.database_url)),
             ],
         )?;
         self.output.say("\nCtrl-C ends it and removes it all.")
     }
 
-    fn commands(self, heading: &str, commands: &[(&str, &str)]) -> io::Result<()> {
+    /// Commands last, because a path may be long.
+    fn list(self, heading: &str, places: &[(&str, &str)]) -> io::Result<()> {
         self.output.say(format_args!("\n{}\n", self.style.bold(heading)))?;
-        let width = commands.iter().filter(|(_, what)| !what.is_empty()).map(|(command, _)| command.len()).max();
-        let width = width.unwrap_or(0);
-        for (command, what) in commands {
-            let line = format!("  {command:width$}  {}", self.style.dim(what));
-            self.output.say(line.trim_end())?;
-        }
-        Ok(())
+        let width = places.iter().map(|(what, _)| what.len()).max().unwrap_or(0);
+        places.iter().try_for_each(|(what, place)| self.output.say(format_args!("  {what:width$}  {place}")))
     }
 }
 

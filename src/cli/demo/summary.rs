@@ -158,10 +158,10 @@ impl Summary {
         let mut speeds = table(&["priority", "messages", "half within", "99 % within"], rows).to_string();
         let _ = write!(
             speeds,
-            "\n\nFrom enqueue to the provider's answer. Orders, deliveries and trips were enqueued all at once and took\n\
-             their turn; codes came in meanwhile, one by one, and went first.\n\
-             {:.0} messages a second, of {} that the numbers may send. In the fullest second\n\
-             of a number {} arrived; {} may be sent, and the network may bunch them a little.",
+            "\n\nFrom enqueue to the provider's answer. Orders, deliveries and trips were enqueued all at\n\
+             once and took their turn; codes came in meanwhile, a few at a time, and went first.\n\
+             {:.0} messages a second, of {} that the numbers may send. In the fullest second of a\n\
+             number {} arrived; {} may be sent, and the network may bunch them a little.",
             self.messages_per_second, self.most_messages_per_second, self.fullest_second_of_a_number, PER_SECOND
         );
         section(text, style, "How fast it was", &speeds);
@@ -310,7 +310,7 @@ fn refusal(status: &JobStatus) -> Option<(&'static str, String)> {
 /// What a reason means, in a few words.
 fn meaning(reason: &str) -> &'static str {
     match reason {
-        "PR001" => "the recipient is no phone number with + and country code",
+        "PR001" => "the recipient is not written as + and country code",
         "PR003" => "there is no such priority",
         "PR005" => "it was to be sent before a time that has passed",
         "PR006" => "its parameters have the wrong shape",

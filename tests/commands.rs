@@ -1,0 +1,368 @@
+//! The commands over the SQL contract, by the real binary.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that finds nothing there has failed"
+)]
+
+mod common;
+
+use std::{
+    fmt::Write as _,
+    io::Write as _,
+    process::{Output, Stdio},
+    sync::Arc,
+};
+
+use common::{TestDatabase, daemon::Postrider, eventually, sql};
+use serde_json::{Value, json};
+
+/// A world, and the binary configured for its database.
+async fn world() -> (TestDatabase, Arc<Postrider>) {
+    let database = sql::database().await;
+    let postrider = Postrider::new(&format!("[database]\nurl = {:?}\n", database.url()));
+    (database, postrider)
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// What `--json` prints.
+fn objects(output: &Output) -> Vec<Value> {
+    stdout(output)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+fn file(name: &str, text: &str) -> (tempfile::TempDir, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(name);
+    std::fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    (directory, path)
+}
+
+#[tokio::test]
+async fn of_a_hundred_thousand_lines_the_good_ones_are_enqueued_and_each_bad_one_is_named() {
+    let (database, postrider) = world().await;
+    let mut text = String::new();
+    let mut bad = Vec::new();
+    for line in 1..=100_000 {
+        // A prime, so that the bad ones fall everywhere within the batches.
+        if line % 997 == 0 && bad.len() < 100 {
+            bad.push(line);
+            let broken = [
+                "{\"recipient\": \"0532\", \"template\": \"boarding\"}",
+                "{\"recipient\": ",
+                "[]",
+                "{}",
+            ];
+            writeln!(text, "{}", broken[bad.len() % broken.len()]).unwrap();
+        } else {
+            writeln!(
+                text,
+                "{{\"recipient\": \"+90532{line:07}\", \"template\": \"boarding\"}}"
+            )
+            .unwrap();
+        }
+    }
+    let (_directory, path) = file("jobs.jsonl", &text);
+    let output = postrider.run(&["enqueue", "--file", &path]);
+    assert_eq!(output.status.code(), Some(65), "{}", stderr(&output));
+    assert_eq!(
+        stdout(&output).trim(),
+        "99900 enqueued, 0 were there already, 100 bad"
+    );
+    let stderr = stderr(&output);
+    let named: Vec<u32> = stderr
+        .lines()
+        .filter_map(|line| line.strip_prefix("line ")?.split_once(": ")?.0.parse().ok())
+        .collect();
+    assert_eq!(named, bad);
+    assert_eq!(sql::count(&database, "postrider.queue").await, 99_900);
+}
+
+#[tokio::test]
+async fn a_pipe_is_enqueued_as_it_comes_and_for_as_long_as_it_lasts() {
+    let (database, postrider) = world().await;
+    let mut process = postrider
+        .command(&["enqueue", "--file", "-", "--json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut pipe = process.stdin.take().unwrap();
+    for jobs in 1..=2 {
+        writeln!(
+            pipe,
+            "{}",
+            json!({"recipient": "+905321234567", "template": "boarding"})
+        )
+        .unwrap();
+        eventually("the job to be there although the pipe is open", || async {
+            (sql::count(&database, "postrider.queue").await == jobs).then_some(())
+        })
+        .await;
+    }
+    drop(pipe);
+    let output = process.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let lines: Vec<_> = objects(&output)
+        .iter()
+        .map(|told| (told["line"].clone(), told["job_id"].is_i64()))
+        .collect();
+    assert_eq!(lines, [(json!(1), true), (json!(2), true)]);
+}
+
+#[tokio::test]
+async fn csv_columns_become_parameters() {
+    let (database, postrider) = world().await;
+    let (_directory, path) = file(
+        "jobs.csv",
+        "recipient,template,body.1,body.2,label.shop,idempotency_key\n\
+         +905321234567,order_confirmation,Ada,#1042,7,a\n\
+         +905321234567,order_confirmation,Ada,#1042,7,a\n\
+         +905321234567,order_confirmation,,#1043,7,b\n",
+    );
+    let output = postrider.run(&["enqueue", "--file", &path]);
+    assert_eq!(
+        stdout(&output).trim(),
+        "1 enqueued, 1 were there already, 1 bad"
+    );
+    assert!(
+        stderr(&output).starts_with("line 4: body.1 is empty"),
+        "{}",
+        stderr(&output)
+    );
+    let row: (Value, Value) = sqlx::query_as("select content, labels from postrider.queue")
+        .fetch_one(database.pool())
+        .await
+        .unwrap();
+    assert_eq!(
+        row,
+        (json!({"body": ["Ada", "#1042"]}), json!({"shop": "7"}))
+    );
+}
+
+#[tokio::test]
+async fn one_job_is_enqueued_found_explained_and_cancelled() {
+    let (_database, postrider) = world().await;
+    let output = postrider.run(&[
+        "enqueue",
+        "+905321234567",
+        "boarding",
+        "--reference",
+        "#1",
+        "--json",
+    ]);
+    let id = objects(&output)[0]["job_id"].to_string();
+
+    for what in [id.as_str(), "#1", "+905321234567"] {
+        let output = postrider.run(&["why", what]);
+        assert!(
+            stdout(&output).contains("no daemon sends for its number"),
+            "{what}: {}",
+            stdout(&output)
+        );
+    }
+    assert_eq!(postrider.run(&["why", "#2"]).status.code(), Some(1));
+
+    let listed = |filter: &[&str]| {
+        objects(&postrider.run(&[&["jobs", "list", "--json"], filter].concat())).len()
+    };
+    assert_eq!(listed(&["--recipient", "+905321234567"]), 1);
+    assert_eq!(listed(&["--state", "waiting", "--kind", "order"]), 1);
+    assert_eq!(listed(&["--state", "delivered"]), 0);
+    assert_eq!(listed(&["--since", "2100-01-01T00:00:00Z"]), 0);
+
+    assert_eq!(
+        postrider.run(&["jobs", "cancel", &id]).status.code(),
+        Some(0)
+    );
+    assert_eq!(listed(&["--state", "cancelled"]), 1);
+    assert_eq!(
+        postrider
+            .run(&["jobs", "cancel", "--reference", "#1"])
+            .status
+            .code(),
+        Some(1)
+    );
+}
+
+#[tokio::test]
+async fn what_tells_whose_it_is_is_hidden_unless_it_is_asked_for() {
+    let (database, postrider) = world().await;
+    let mut connection = database.pool().acquire().await.unwrap();
+    let job = sql::enqueue(&mut connection, "'+905321234567', 'boarding'").await;
+    sql::accept(&mut connection, job, "delivered", None).await;
+    sql::run(
+        &mut connection,
+        "update postrider.message set provider_id = 'wamid.905321234567'",
+    )
+    .await;
+    sql::run(
+        &mut connection,
+        "select postrider.opt_in('+905321234567', 'test')",
+    )
+    .await;
+    let id = job.to_string();
+    for arguments in [
+        &["jobs", "list"][..],
+        &["jobs", "show", &id],
+        &["why", &id],
+        &["consent", "show", "+905321234567"],
+    ] {
+        for json in [&[][..], &["--json"]] {
+            let arguments = [arguments, json].concat();
+            let hidden = postrider.run(&arguments);
+            assert!(
+                !stdout(&hidden).contains("5321234567"),
+                "{arguments:?}: {}",
+                stdout(&hidden)
+            );
+            let shown = postrider.run(&[&arguments[..], &["--reveal"]].concat());
+            assert!(
+                stdout(&shown).contains("+905321234567"),
+                "{arguments:?}: {}",
+                stdout(&shown)
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn following_a_job_ends_with_what_became_of_it() {
+    let (database, postrider) = world().await;
+    let process = postrider
+        .command(&["enqueue", "+905321234567", "boarding", "--wait"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let job = eventually("the job", || async {
+        sqlx::query_scalar("select id from postrider.queue")
+            .fetch_optional(database.pool())
+            .await
+            .unwrap()
+    })
+    .await;
+    sql::accept(
+        &mut database.pool().acquire().await.unwrap(),
+        job,
+        "delivered",
+        None,
+    )
+    .await;
+    let output = process.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(stdout(&output).lines().last(), Some("delivered"));
+}
+
+#[tokio::test]
+async fn consents_are_imported_and_bad_lines_named() {
+    let (database, postrider) = world().await;
+    let (_directory, path) = file(
+        "consents.csv",
+        "recipient,source,language,at,opt_out\n\
+         +905320000001,checkout,tr,2026-01-01T00:00:00Z,\n\
+         0532,checkout,,,\n\
+         +905320000002,,,,\n\
+         +905320000003,checkout,turkish,,\n\
+         +905320000004,support,,,true\n",
+    );
+    let output = postrider.run(&["consent", "import", &path]);
+    assert_eq!(output.status.code(), Some(65));
+    assert_eq!(stdout(&output).trim(), "2 noted, 3 bad");
+    let stderr = stderr(&output);
+    let starts: Vec<&str> = stderr
+        .lines()
+        .map(|line| line.split(':').next().unwrap())
+        .collect();
+    assert_eq!(starts, ["line 3", "line 4", "line 5"], "{stderr}");
+    let rows: Vec<(String, bool)> = sqlx::query_as(
+        "select person, opted_out_at is not null from postrider.consent order by person",
+    )
+    .fetch_all(database.pool())
+    .await
+    .unwrap();
+    assert_eq!(
+        rows,
+        [
+            ("+905320000001".to_owned(), false),
+            ("+905320000004".to_owned(), true)
+        ]
+    );
+    // With a source for those that name none.
+    let output = postrider.run(&["consent", "import", &path, "--source", "crm"]);
+    assert_eq!(stdout(&output).trim(), "3 noted, 2 bad");
+}
+
+#[tokio::test]
+async fn status_tells_what_is_wrong_first_and_check_says_so_by_its_exit_code() {
+    let (database, postrider) = world().await;
+    let mut connection = database.pool().acquire().await.unwrap();
+    sql::run(
+        &mut connection,
+        "update postrider.account set synced_at = now()",
+    )
+    .await;
+    sql::run(
+        &mut connection,
+        "update postrider.number set status = 'CONNECTED'",
+    )
+    .await;
+    let check = || {
+        let output = postrider.run(&["status", "--check"]);
+        (output.status.code(), stdout(&output).trim().to_owned())
+    };
+    assert_eq!(check(), (Some(0), "ok: 0 jobs due".to_owned()));
+
+    sql::enqueue(&mut connection, "'+905321234567', 'boarding'").await;
+    let (code, line) = check();
+    assert_eq!(code, Some(1));
+    assert!(line.starts_with("nobody sends"), "{line}");
+
+    sql::run(
+        &mut connection,
+        "update postrider.lease set expires_at = now() + interval '1 h'",
+    )
+    .await;
+    assert_eq!(check().0, Some(0));
+    sql::pause(&mut connection, "kind", "order").await;
+    let (code, line) = check();
+    assert_eq!(
+        (code, line.as_str()),
+        (Some(1), "kind order is paused by the operator: test")
+    );
+    let status = stdout(&postrider.run(&["status"]));
+    assert!(status.starts_with("! kind order is paused"), "{status}");
+}
+
+#[tokio::test]
+async fn numbers_templates_and_previews_are_printed() {
+    let (_database, postrider) = world().await;
+    assert_eq!(objects(&postrider.run(&["numbers", "--json"])).len(), 4);
+    assert_eq!(objects(&postrider.run(&["templates", "--json"])).len(), 4);
+    assert_eq!(
+        objects(&postrider.run(&["templates", "boarding", "--json"])).len(),
+        1
+    );
+    let output = postrider.run(&[
+        "preview",
+        "+905321234567",
+        "login_code",
+        "--parameters",
+        r#"{"code": "042817"}"#,
+    ]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = stdout(&output);
+    assert!(
+        text.starts_with("042817 is your code.") && text.contains("no_opt_in"),
+        "{text}"
+    );
+}
