@@ -37,7 +37,10 @@ pub(super) struct DemoArgs {
 }
 
 pub(super) async fn run(args: DemoArgs, context: &Context) -> anyhow::Result<Exit> {
-    let guide = Guide { output: context.output, style: Style::of_stdout() };
+    let guide = Guide {
+        output: context.output,
+        style: Style::of_stdout(),
+    };
     guide.hello()?;
     let plan = samples::plan(args.jobs as usize, args.seed)?;
     let mut stage = Stage::set(&plan, args.seed, guide).await?;
@@ -56,7 +59,11 @@ pub(super) async fn run(args: DemoArgs, context: &Context) -> anyhow::Result<Exi
     } else {
         guide.read_on()?;
     }
-    let exit = if summary.is_well() { Exit::Done } else { Exit::Failed };
+    let exit = if summary.is_well() {
+        Exit::Done
+    } else {
+        Exit::Failed
+    };
     stage.strike().await?;
     Ok(exit)
 }
@@ -71,25 +78,33 @@ struct Guide {
 impl Guide {
     fn hello(self) -> io::Result<()> {
         self.output.say(self.style.bold("Postrider's demo"))?;
-        self.output.say("Everything runs on this machine, nothing leaves it, and nothing stays behind.\n")
+        self.output
+            .say("Everything runs on this machine, nothing leaves it, and nothing stays behind.\n")
     }
 
     /// Something is ready.
     fn done(self, what: &str, took: Option<Duration>) -> io::Result<()> {
-        let took = took.map(|took| self.style.dim(&format!("  {}", duration(took)))).unwrap_or_default();
-        self.output.say(format_args!("  {}{took}", self.style.good(what)))
+        let took = took
+            .map(|took| self.style.dim(&format!("  {}", duration(took))))
+            .unwrap_or_default();
+        self.output
+            .say(format_args!("  {}{took}", self.style.good(what)))
     }
 
     /// More about that.
     fn more(self, what: &str) -> io::Result<()> {
-        self.output.say(format_args!("    {}", self.style.dim(what)))
+        self.output
+            .say(format_args!("    {}", self.style.dim(what)))
     }
 
     fn read_on(self) -> io::Result<()> {
         self.list(
             "Where to look next",
             &[
-                ("leave all this running, to look around", &format!("{} demo --keep", binary())),
+                (
+                    "leave all this running, to look around",
+                    &format!("{} demo --keep", binary()),
+                ),
                 ("the jobs, each with what must become of it", "examples/"),
                 ("your first real message in ten minutes", "README.md"),
                 ("how it works, and what it promises", "docs/ARCHITECTURE.md"),
@@ -103,13 +118,28 @@ impl Guide {
         self.list(
             "Everything is still running. In another shell",
             &[
-                ("first of all", &format!("export POSTRIDER_CONFIG={}", stage.config_path.display())),
+                (
+                    "first of all",
+                    &format!("export POSTRIDER_CONFIG={}", stage.config_path.display()),
+                ),
                 ("what it is doing, and what is wrong", &postrider("status")),
-                ("what the gate kept back", &postrider("jobs list --state rejected")),
-                ("what became of one job, and why", &postrider("why story-stop-later-1")),
+                (
+                    "what the gate kept back",
+                    &postrider("jobs list --state rejected"),
+                ),
+                (
+                    "what became of one job, and why",
+                    &postrider("why story-stop-later-1"),
+                ),
                 ("what may be sent", &postrider("templates")),
-                ("what Prometheus sees", &format!("curl {}", stage.metrics_url)),
-                ("the tables themselves", &format!("psql '{}'", stage.database_url)),
+                (
+                    "what Prometheus sees",
+                    &format!("curl {}", stage.metrics_url),
+                ),
+                (
+                    "the tables themselves",
+                    &format!("psql '{}'", stage.database_url),
+                ),
             ],
         )?;
         self.output.say("\nCtrl-C ends it and removes it all.")
@@ -117,13 +147,18 @@ impl Guide {
 
     /// Commands last, because a path may be long.
     fn list(self, heading: &str, places: &[(&str, &str)]) -> io::Result<()> {
-        self.output.say(format_args!("\n{}\n", self.style.bold(heading)))?;
+        self.output
+            .say(format_args!("\n{}\n", self.style.bold(heading)))?;
         let width = places.iter().map(|(what, _)| what.len()).max().unwrap_or(0);
-        places.iter().try_for_each(|(what, place)| self.output.say(format_args!("  {what:width$}  {place}")))
+        places
+            .iter()
+            .try_for_each(|(what, place)| self.output.say(format_args!("  {what:width$}  {place}")))
     }
 }
 
 /// As it was called, so that the commands we show can be copied.
 fn binary() -> String {
-    std::env::args().next().unwrap_or_else(|| "postrider".to_owned())
+    std::env::args()
+        .next()
+        .unwrap_or_else(|| "postrider".to_owned())
 }

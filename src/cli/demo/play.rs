@@ -55,9 +55,19 @@ pub(super) async fn play(
     until_ready(store, numbers.len(), guide).await?;
     let progress = Progress::new(plan.len(), guide.output.json);
     guide.output.say("")?;
-    progress.tell(&format!("enqueueing {} out of examples/", counted(plan.len(), "job")));
-    let full_speed = Duration::from_secs_f64(plan.len() as f64 / f64::from(PER_SECOND * numbers.len() as u32));
-    let play = Play { store, sandbox, progress: &progress, enqueued: Cell::new(0), full_speed };
+    progress.tell(&format!(
+        "enqueueing {} out of examples/",
+        counted(plan.len(), "job")
+    ));
+    let full_speed =
+        Duration::from_secs_f64(plan.len() as f64 / f64::from(PER_SECOND * numbers.len() as u32));
+    let play = Play {
+        store,
+        sandbox,
+        progress: &progress,
+        enqueued: Cell::new(0),
+        full_speed,
+    };
 
     let acting = play.act(plan);
     tokio::pin!(acting);
@@ -72,7 +82,11 @@ pub(super) async fn play(
     };
     progress.finish();
     let ledger = sandbox.ledger();
-    let fullest_second = numbers.iter().map(|number| ledger.max_in_any_second(number)).max().unwrap_or(0);
+    let fullest_second = numbers
+        .iter()
+        .map(|number| ledger.max_in_any_second(number))
+        .max()
+        .unwrap_or(0);
     Ok(Summary::new(Facts {
         jobs: &jobs,
         statuses: &statuses,
@@ -87,11 +101,19 @@ pub(super) async fn play(
 /// Waits until the daemon holds the lease of every number.
 async fn until_ready(store: &Store, numbers: usize, guide: Guide) -> anyhow::Result<()> {
     let started = Instant::now();
-    while overview::numbers(store.pool()).await?.iter().filter(|number| number.sent_by.is_some()).count() < numbers {
+    while overview::numbers(store.pool())
+        .await?
+        .iter()
+        .filter(|number| number.sent_by.is_some())
+        .count()
+        < numbers
+    {
         tokio::time::sleep(LOOK_EVERY).await;
     }
     let all = count(numbers * PER_SECOND as usize);
-    let said = format!("The daemon, sending at most {PER_SECOND} messages a second from each number: {all} in all");
+    let said = format!(
+        "The daemon, sending at most {PER_SECOND} messages a second from each number: {all} in all"
+    );
     guide.done(&said, Some(started.elapsed()))?;
     Ok(guide.more("80 is what Meta grants a new number; a configuration of yours begins at 10")?)
 }
@@ -112,7 +134,9 @@ type Ending = (Vec<Job>, HashMap<JobId, JobStatus>, Vec<Off>);
 impl Play<'_> {
     async fn act(&self, plan: Vec<Planned>) -> anyhow::Result<Ending> {
         // People wait for codes with the phone in hand, so these come in while the rest is being sent.
-        let (codes, rest): (Vec<_>, Vec<_>) = plan.into_iter().partition(|planned| planned.text("kind") == "otp");
+        let (codes, rest): (Vec<_>, Vec<_>) = plan
+            .into_iter()
+            .partition(|planned| planned.text("kind") == "otp");
         let mut jobs = Vec::new();
         for some in rest.chunks(AT_ONCE) {
             jobs.extend(self.enqueue(some).await?);
@@ -141,7 +165,10 @@ impl Play<'_> {
             recipient: planned.text("recipient").to_owned(),
             expect: planned.expect.clone(),
             story: planned.story,
-            taken: taken.job_id.map(JobId).ok_or(taken.error_code.unwrap_or_default()),
+            taken: taken
+                .job_id
+                .map(JobId)
+                .ok_or(taken.error_code.unwrap_or_default()),
         };
         Ok(planned.iter().zip(taken).map(job).collect())
     }
@@ -162,19 +189,37 @@ impl Play<'_> {
     /// Half-way, somebody asks to be left alone, and then the provider lifts the pause of a template. In this order the
     /// jobs to that person which waited for the template are kept back, and the others go.
     async fn interfere(&self, jobs: &[Job]) -> anyhow::Result<()> {
-        let must_go = jobs.iter().filter(|job| job.expect == Expect::Delivered).count();
-        self.sandbox.ledger().until_accepted(must_go as u64 / 2).await;
-        if let Some(job) = jobs.iter().find(|job| job.story == Some(Story::AnswersStop)) {
+        let must_go = jobs
+            .iter()
+            .filter(|job| job.expect == Expect::Delivered)
+            .count();
+        self.sandbox
+            .ledger()
+            .until_accepted(must_go as u64 / 2)
+            .await;
+        if let Some(job) = jobs
+            .iter()
+            .find(|job| job.story == Some(Story::AnswersStop))
+        {
             let message = self.arrival(job).await;
-            self.sandbox.control().inbound_text(&job.recipient, &message.number, STOP)?;
-            self.progress.tell(&format!("{} writes “{STOP}”: no more messages, please", mask(&job.recipient)));
+            self.sandbox
+                .control()
+                .inbound_text(&job.recipient, &message.number, STOP)?;
+            self.progress.tell(&format!(
+                "{} writes “{STOP}”: no more messages, please",
+                mask(&job.recipient)
+            ));
             while !self.has_opted_out(&job.recipient).await? {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         }
         let (name, language) = PAUSED_TEMPLATE;
-        self.sandbox.control().template_status(name, language, "APPROVED")?;
-        self.progress.tell(&format!("the provider lifts the pause of the template {name}"));
+        self.sandbox
+            .control()
+            .template_status(name, language, "APPROVED")?;
+        self.progress.tell(&format!(
+            "the provider lifts the pause of the template {name}"
+        ));
         Ok(())
     }
 
@@ -182,7 +227,11 @@ impl Play<'_> {
     async fn arrival(&self, job: &Job) -> Entry {
         let ledger = self.sandbox.ledger();
         loop {
-            let posts = job.taken.as_ref().map(|id| ledger.of_job(id.0)).unwrap_or_default();
+            let posts = job
+                .taken
+                .as_ref()
+                .map(|id| ledger.of_job(id.0))
+                .unwrap_or_default();
             if let Some(message) = posts.into_iter().find(|post| post.accepted) {
                 return message;
             }
@@ -192,7 +241,9 @@ impl Play<'_> {
 
     async fn has_opted_out(&self, recipient: &str) -> anyhow::Result<bool> {
         let consents = consent::show(self.store.pool(), recipient).await?;
-        Ok(consents.iter().any(|consent| consent.opted_out_at.is_some()))
+        Ok(consents
+            .iter()
+            .any(|consent| consent.opted_out_at.is_some()))
     }
 
     /// Waits until nothing is in the queue, and every receipt was taken.
@@ -206,11 +257,18 @@ impl Play<'_> {
 
     /// Checks everything, again and again until all is well or the last receipts have had time enough.
     async fn end(&self, jobs: Vec<Job>) -> anyhow::Result<Ending> {
-        let ids: Vec<i64> = jobs.iter().filter_map(|job| job.taken.as_ref().ok()).map(|id| id.0).collect();
+        let ids: Vec<i64> = jobs
+            .iter()
+            .filter_map(|job| job.taken.as_ref().ok())
+            .map(|id| id.0)
+            .collect();
         let started = Instant::now();
         loop {
             let statuses = jobs::show(self.store.pool(), &ids).await?;
-            let statuses: HashMap<JobId, JobStatus> = statuses.into_iter().map(|job| (JobId(job.id), job)).collect();
+            let statuses: HashMap<JobId, JobStatus> = statuses
+                .into_iter()
+                .map(|job| (JobId(job.id), job))
+                .collect();
             let off = check::check(&jobs, &outcomes(&statuses)?, &self.sandbox.ledger().jobs());
             if off.is_empty() || started.elapsed() > FOLD_PATIENCE {
                 return Ok((jobs, statuses, off));
@@ -221,13 +279,18 @@ impl Play<'_> {
 
     async fn waiting(&self) -> anyhow::Result<usize> {
         let backlog = overview::backlog(self.store.pool()).await?;
-        Ok(backlog.iter().map(|backlog| number(backlog.due + backlog.later + backlog.unknown)).sum())
+        Ok(backlog
+            .iter()
+            .map(|backlog| number(backlog.due + backlog.later + backlog.unknown))
+            .sum())
     }
 
     async fn counts(&self) -> anyhow::Result<Counts> {
         let results = overview::results(self.store.pool()).await?;
         let of = |states: &[State]| {
-            let counted = results.iter().filter(|result| states.iter().any(|state| state.as_str() == result.state));
+            let counted = results
+                .iter()
+                .filter(|result| states.iter().any(|state| state.as_str() == result.state));
             counted.map(|result| number(result.jobs)).sum()
         };
         Ok(Counts {
@@ -246,7 +309,13 @@ fn number(of_jobs: i64) -> usize {
 
 fn outcomes(statuses: &HashMap<JobId, JobStatus>) -> anyhow::Result<HashMap<JobId, Outcome>> {
     let outcome = |(id, status): (&JobId, &JobStatus)| {
-        Ok((*id, Outcome { state: status.state.parse()?, reason: status.reason.clone() }))
+        Ok((
+            *id,
+            Outcome {
+                state: status.state.parse()?,
+                reason: status.reason.clone(),
+            },
+        ))
     };
     statuses.iter().map(outcome).collect()
 }

@@ -34,10 +34,22 @@ pub(super) struct Counts {
 
 impl Counts {
     fn line(&self) -> String {
-        let Self { enqueued, sent, delivered, refused, waiting } = self;
-        [("enqueued", enqueued), ("sent", sent), ("delivered", delivered), ("refused", refused), ("waiting", waiting)]
-            .map(|(word, number)| format!("{word} {:>5}", count(*number)))
-            .join("  ")
+        let Self {
+            enqueued,
+            sent,
+            delivered,
+            refused,
+            waiting,
+        } = self;
+        [
+            ("enqueued", enqueued),
+            ("sent", sent),
+            ("delivered", delivered),
+            ("refused", refused),
+            ("waiting", waiting),
+        ]
+        .map(|(word, number)| format!("{word} {:>5}", count(*number)))
+        .join("  ")
     }
 }
 
@@ -55,7 +67,12 @@ impl Progress {
     pub(super) fn new(jobs: usize, is_silent: bool) -> Self {
         let now = Instant::now();
         let bar = (!is_silent && io::stderr().is_terminal()).then(|| bar(jobs));
-        Self { started: now, said: Cell::new(now), is_silent, bar }
+        Self {
+            started: now,
+            said: Cell::new(now),
+            is_silent,
+            bar,
+        }
     }
 
     /// Since the start.
@@ -99,9 +116,15 @@ impl Progress {
 }
 
 fn bar(jobs: usize) -> ProgressBar {
-    let style = ProgressStyle::with_template("\n  {bar:58.green/dim} {percent:>3} % {prefix:>5}/s\n  {msg}");
-    let style = style.expect("the template is ours and a test draws it").progress_chars("━╸─");
-    let bar = ProgressBar::new(jobs as u64).with_style(style).with_prefix("0");
+    let style = ProgressStyle::with_template(
+        "\n  {bar:58.green/dim} {percent:>3} % {prefix:>5}/s\n  {msg}",
+    );
+    let style = style
+        .expect("the template is ours and a test draws it")
+        .progress_chars("━╸─");
+    let bar = ProgressBar::new(jobs as u64)
+        .with_style(style)
+        .with_prefix("0");
     bar.with_message(Counts::default().line())
 }
 
@@ -120,7 +143,11 @@ impl Rate {
         }
         let (since, before) = self.looks[0];
         let seconds = (at - since).as_secs_f64();
-        if seconds > 0.0 { ((number - before) as f64 / seconds).round() as usize } else { 0 }
+        if seconds > 0.0 {
+            ((number - before) as f64 / seconds).round() as usize
+        } else {
+            0
+        }
     }
 }
 
@@ -142,9 +169,18 @@ mod tests {
     #[test]
     fn the_bar_can_be_drawn_and_its_line_fits_eighty_columns() {
         bar(10).finish_and_clear();
-        let counts = Counts { enqueued: 3_200, sent: 3_000, delivered: 2_900, refused: 200, waiting: 1_000 };
+        let counts = Counts {
+            enqueued: 3_200,
+            sent: 3_000,
+            delivered: 2_900,
+            refused: 200,
+            waiting: 1_000,
+        };
         let line = counts.line();
-        assert_eq!(line, "enqueued 3,200  sent 3,000  delivered 2,900  refused   200  waiting 1,000");
+        assert_eq!(
+            line,
+            "enqueued 3,200  sent 3,000  delivered 2,900  refused   200  waiting 1,000"
+        );
         assert!(line.len() + 2 <= 80);
     }
 }

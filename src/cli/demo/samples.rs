@@ -136,7 +136,10 @@ impl Planned {
     pub(super) fn request(&self, now: DateTime<Utc>) -> Value {
         let mut request = self.request.clone();
         if let Some(expires_in) = self.expires_in {
-            request.insert("expires_at".to_owned(), (now + expires_in).to_rfc3339().into());
+            request.insert(
+                "expires_at".to_owned(),
+                (now + expires_in).to_rfc3339().into(),
+            );
         }
         Value::Object(request)
     }
@@ -203,9 +206,15 @@ pub(super) fn consents(jobs: usize) -> anyhow::Result<Vec<Statement>> {
     }
     let copies = jobs.div_ceil(lines) as u64;
     let statement = |row| Ok(serde_json::from_value::<Statement>(Value::Object(row))?);
-    let people: Vec<_> = read_csv(CONSENTS)?.into_iter().map(statement).collect::<anyhow::Result<_>>()?;
+    let people: Vec<_> = read_csv(CONSENTS)?
+        .into_iter()
+        .map(statement)
+        .collect::<anyhow::Result<_>>()?;
     let copied = (0..copies).flat_map(|copy| {
-        people.iter().map(move |one| Statement { recipient: other_person(&one.recipient, copy), ..one.clone() })
+        people.iter().map(move |one| Statement {
+            recipient: other_person(&one.recipient, copy),
+            ..one.clone()
+        })
     });
     Ok(copied.collect())
 }
@@ -237,7 +246,10 @@ fn read_jsonl(text: &str) -> anyhow::Result<Vec<Map<String, Value>>> {
 fn read_csv(text: &str) -> anyhow::Result<Vec<Map<String, Value>>> {
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     let headings = reader.headers()?.clone();
-    reader.records().map(|row| csv_row::object(headings.iter().zip(&row?)).map_err(anyhow::Error::msg)).collect()
+    reader
+        .records()
+        .map(|row| csv_row::object(headings.iter().zip(&row?)).map_err(anyhow::Error::msg))
+        .collect()
 }
 
 #[cfg(test)]
@@ -297,8 +309,15 @@ mod tests {
 
     #[test]
     fn whoever_is_to_get_something_has_opted_in_and_nobody_else() {
-        let (withdrawn, given): (Vec<_>, Vec<_>) = consents(3_200).unwrap().into_iter().partition(|said| said.opt_out);
-        let people = |said: Vec<Statement>| said.into_iter().map(|said| said.recipient).collect::<HashSet<_>>();
+        let (withdrawn, given): (Vec<_>, Vec<_>) = consents(3_200)
+            .unwrap()
+            .into_iter()
+            .partition(|said| said.opt_out);
+        let people = |said: Vec<Statement>| {
+            said.into_iter()
+                .map(|said| said.recipient)
+                .collect::<HashSet<_>>()
+        };
         let (given, withdrawn) = (people(given), people(withdrawn));
         for planned in plan(3_200, 1).unwrap() {
             let person = planned.text("recipient");

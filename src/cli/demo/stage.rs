@@ -73,7 +73,9 @@ impl Stage {
         let directory = Directory::make().context("making a directory for the demo")?;
         let (postgres, store) = start_postgres(&directory.0, guide).await?;
         let (webhook_port, ops_port) = (free_port()?, free_port()?);
-        let setup = world::setup(seed, plan).callback(&format!("http://127.0.0.1:{webhook_port}/webhooks/whatsapp"));
+        let setup = world::setup(seed, plan).callback(&format!(
+            "http://127.0.0.1:{webhook_port}/webhooks/whatsapp"
+        ));
         let sandbox = Sandbox::start(setup.clone()).await?;
         tell_of_sandbox(&sandbox, &setup, guide)?;
 
@@ -86,7 +88,8 @@ impl Stage {
             ops_port,
         };
         let config_path = directory.0.join("postrider.toml");
-        fs::write(&config_path, world::config(&setup, &places)).context("writing the demo's configuration")?;
+        fs::write(&config_path, world::config(&setup, &places))
+            .context("writing the demo's configuration")?;
         prepare(&store, &Config::load(&config_path)?).await?;
         import_consents(&store, plan.len(), guide).await?;
 
@@ -120,20 +123,34 @@ impl Stage {
 
 async fn start_postgres(directory: &Path, guide: Guide) -> anyhow::Result<(Embedded, Store)> {
     let started = Instant::now();
-    let postgres = Embedded::start(&directory.join("postgres"), embedded::Options::default()).await?;
+    let postgres =
+        Embedded::start(&directory.join("postgres"), embedded::Options::default()).await?;
     let store = Store::connect(&postgres.url(), ConnectOptions::default()).await?;
     migrate::migrate(store.pool()).await?;
-    guide.done("A PostgreSQL of its own, with the schema", Some(started.elapsed()))?;
+    guide.done(
+        "A PostgreSQL of its own, with the schema",
+        Some(started.elapsed()),
+    )?;
     Ok((postgres, store))
 }
 
 fn tell_of_sandbox(sandbox: &Sandbox, setup: &Setup, guide: Guide) -> io::Result<()> {
-    let mut languages: Vec<_> = setup.templates.iter().map(|template| &template.language).collect();
+    let mut languages: Vec<_> = setup
+        .templates
+        .iter()
+        .map(|template| &template.language)
+        .collect();
     languages.sort();
     languages.dedup();
-    let (numbers, templates) = (counted(setup.numbers.len(), "number"), counted(setup.templates.len(), "template"));
+    let (numbers, templates) = (
+        counted(setup.numbers.len(), "number"),
+        counted(setup.templates.len(), "template"),
+    );
     let languages = counted(languages.len(), "language");
-    guide.done(&format!("The sandbox, a stand-in for WhatsApp: {numbers}, {templates} in {languages}"), None)?;
+    guide.done(
+        &format!("The sandbox, a stand-in for WhatsApp: {numbers}, {templates} in {languages}"),
+        None,
+    )?;
     guide.more(&format!("on {}", sandbox.url()))
 }
 

@@ -14,7 +14,9 @@ impl Style {
     /// What standard output can show.
     pub(super) fn of_stdout() -> Self {
         let is_wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self { has_colours: is_wanted && std::io::stdout().is_terminal() }
+        Self {
+            has_colours: is_wanted && std::io::stdout().is_terminal(),
+        }
     }
 
     /// Headings.
@@ -38,7 +40,11 @@ impl Style {
     }
 
     fn paint(self, code: &str, text: &str) -> String {
-        if self.has_colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.has_colours {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 }
 
@@ -49,7 +55,11 @@ pub(super) fn count(number: usize) -> String {
 
 /// `1 job`, `2 jobs`.
 pub(super) fn counted(number: usize, noun: &str) -> String {
-    format!("{} {noun}{}", count(number), if number == 1 { "" } else { "s" })
+    format!(
+        "{} {noun}{}",
+        count(number),
+        if number == 1 { "" } else { "s" }
+    )
 }
 
 #[cfg(test)]

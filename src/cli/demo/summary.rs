@@ -127,11 +127,18 @@ impl Summary {
 
     fn write_kinds(&self, text: &mut String, style: Style) {
         let heading = format!("What became of {}", counted(self.jobs, "job"));
-        let columns: Vec<&str> = columns().filter(|column| self.kinds.iter().any(|row| row.has(column))).collect();
-        let headings: Vec<&str> = ["kind", "jobs"].into_iter().chain(columns.iter().copied()).collect();
+        let columns: Vec<&str> = columns()
+            .filter(|column| self.kinds.iter().any(|row| row.has(column)))
+            .collect();
+        let headings: Vec<&str> = ["kind", "jobs"]
+            .into_iter()
+            .chain(columns.iter().copied())
+            .collect();
         let total = self.kinds.iter().fold(KindRow::new("all"), KindRow::plus);
         let rows = self.kinds.iter().chain([&total]).map(|row| {
-            let numbers = columns.iter().map(|column| row.states.get(column).copied().unwrap_or(0));
+            let numbers = columns
+                .iter()
+                .map(|column| row.states.get(column).copied().unwrap_or(0));
             let numbers = [row.jobs].into_iter().chain(numbers).map(count);
             [row.kind.clone()].into_iter().chain(numbers).collect()
         });
@@ -140,29 +147,51 @@ impl Summary {
 
     fn write_refusals(&self, text: &mut String, style: Style) {
         let rows = self.refusals.iter().map(|refusal| {
-            vec![count(refusal.jobs), refusal.reason.clone(), refusal.by.to_owned(), refusal.meaning.to_owned()]
+            vec![
+                count(refusal.jobs),
+                refusal.reason.clone(),
+                refusal.by.to_owned(),
+                refusal.meaning.to_owned(),
+            ]
         });
         let refusals = table(&["jobs", "reason", "by", "that is"], rows).to_string();
         section(text, style, "What was not delivered, and why", &refusals);
     }
 
     fn write_mishaps(&self, text: &mut String, style: Style) {
-        section(text, style, "What went wrong, on purpose", &self.mishaps.join("\n"));
+        section(
+            text,
+            style,
+            "What went wrong, on purpose",
+            &self.mishaps.join("\n"),
+        );
     }
 
     fn write_speeds(&self, text: &mut String, style: Style) {
         let ms = |ms| duration(Duration::from_millis(ms));
         let rows = self.speeds.iter().map(|speed| {
-            vec![speed.priority.clone(), count(speed.messages), ms(speed.p50_ms), ms(speed.p99_ms)]
+            vec![
+                speed.priority.clone(),
+                count(speed.messages),
+                ms(speed.p50_ms),
+                ms(speed.p99_ms),
+            ]
         });
-        let mut speeds = table(&["priority", "messages", "half within", "99 % within"], rows).to_string();
+        let mut speeds = table(
+            &["priority", "messages", "half within", "99 % within"],
+            rows,
+        )
+        .to_string();
         let _ = write!(
             speeds,
             "\n\nFrom enqueue to the provider's answer. Orders, deliveries and trips were enqueued all at\n\
              once and took their turn; codes came in meanwhile, a few at a time, and went first.\n\
              {:.0} messages a second, of {} that the numbers may send. In the fullest second of a\n\
              number {} arrived; {} may be sent, and the network may bunch them a little.",
-            self.messages_per_second, self.most_messages_per_second, self.fullest_second_of_a_number, PER_SECOND
+            self.messages_per_second,
+            self.most_messages_per_second,
+            self.fullest_second_of_a_number,
+            PER_SECOND
         );
         section(text, style, "How fast it was", &speeds);
     }
@@ -171,9 +200,14 @@ impl Summary {
         let _ = writeln!(text);
         if self.is_well() {
             let jobs = counted(self.jobs, "job");
-            let said = format!("All {jobs} are as the samples say they must be, held against the provider's own book:");
+            let said = format!(
+                "All {jobs} are as the samples say they must be, held against the provider's own book:"
+            );
             let _ = writeln!(text, "{}", style.good(&said));
-            let _ = writeln!(text, "  each that had to go was taken exactly once, no other left, and every receipt is in.");
+            let _ = writeln!(
+                text,
+                "  each that had to go was taken exactly once, no other left, and every receipt is in."
+            );
             return;
         }
         let said = match self.off.len() {
@@ -184,7 +218,12 @@ impl Summary {
         for off in self.off.iter().take(OFF_SHOWN) {
             let _ = writeln!(text, "  {off}");
         }
-        if let Some(more) = self.off.len().checked_sub(OFF_SHOWN).filter(|more| *more > 0) {
+        if let Some(more) = self
+            .off
+            .len()
+            .checked_sub(OFF_SHOWN)
+            .filter(|more| *more > 0)
+        {
             let _ = writeln!(text, "  … and {} more", count(more));
         }
     }
@@ -221,7 +260,11 @@ fn columns() -> impl Iterator<Item = &'static str> {
 
 impl KindRow {
     fn new(kind: &str) -> Self {
-        Self { kind: kind.to_owned(), jobs: 0, states: BTreeMap::new() }
+        Self {
+            kind: kind.to_owned(),
+            jobs: 0,
+            states: BTreeMap::new(),
+        }
     }
 
     fn has(&self, column: &str) -> bool {
@@ -247,9 +290,14 @@ fn kinds(facts: &Facts<'_>) -> Vec<KindRow> {
     for job in facts.jobs {
         let column = match &job.taken {
             Err(_) => NOT_ENQUEUED,
-            Ok(id) => facts.status(*id).map_or("lost", |status| column(&status.state)),
+            Ok(id) => facts
+                .status(*id)
+                .map_or("lost", |status| column(&status.state)),
         };
-        kinds.entry(&job.kind).or_insert_with(|| KindRow::new(&job.kind)).count(column);
+        kinds
+            .entry(&job.kind)
+            .or_insert_with(|| KindRow::new(&job.kind))
+            .count(column);
     }
     let mut kinds: Vec<_> = kinds.into_values().collect();
     kinds.sort_by_key(|row| std::cmp::Reverse(row.jobs));
@@ -273,7 +321,10 @@ impl Facts<'_> {
 
     fn posts(&self, job: &Job) -> Vec<&Entry> {
         let id = job.taken.as_ref().ok().map(|id| id.0);
-        self.entries.iter().filter(|entry| id.is_some() && entry.job() == id).collect()
+        self.entries
+            .iter()
+            .filter(|entry| id.is_some() && entry.job() == id)
+            .collect()
     }
 }
 
@@ -290,7 +341,12 @@ fn refusals(facts: &Facts<'_>) -> Vec<Refusal> {
     }
     let mut refusals: Vec<_> = refusals
         .into_iter()
-        .map(|((by, reason), jobs)| Refusal { meaning: meaning(&reason), reason, jobs, by })
+        .map(|((by, reason), jobs)| Refusal {
+            meaning: meaning(&reason),
+            reason,
+            jobs,
+            by,
+        })
         .collect();
     refusals.sort_by_key(|refusal| std::cmp::Reverse(refusal.jobs));
     refusals
@@ -337,12 +393,34 @@ fn meaning_of(reason: FinalReason) -> &'static str {
 /// Each mishap and how it was dealt with; those that did not happen are left out.
 fn mishaps(facts: &Facts<'_>) -> Vec<String> {
     let mishaps = [
-        again(facts, Story::Error500, "answered 500 with an error code", "tried again, taken"),
-        again(facts, Story::Throttle, "answered “too many messages”", "its number slowed down, and it was taken"),
+        again(
+            facts,
+            Story::Error500,
+            "answered 500 with an error code",
+            "tried again, taken",
+        ),
+        again(
+            facts,
+            Story::Throttle,
+            "answered “too many messages”",
+            "its number slowed down, and it was taken",
+        ),
         throttles(facts),
-        once(facts, Story::Reset, "taken, but the connection broke before the answer"),
-        once(facts, Story::Edge503, "taken, but something on the way answered 503"),
-        once(facts, Story::NoId, "taken, but the answer had no message id"),
+        once(
+            facts,
+            Story::Reset,
+            "taken, but the connection broke before the answer",
+        ),
+        once(
+            facts,
+            Story::Edge503,
+            "taken, but something on the way answered 503",
+        ),
+        once(
+            facts,
+            Story::NoId,
+            "taken, but the answer had no message id",
+        ),
         held(facts),
         stop(facts),
         unpaused(facts),
@@ -359,15 +437,25 @@ fn again(facts: &Facts<'_>, story: Story, what: &str, then: &str) -> Option<Stri
         .map(|(first, accepted)| duration(accepted.at().saturating_sub(first.at())))
         .collect();
     let requests = counted(delays.len(), "request");
-    (!delays.is_empty()).then(|| format!("{requests} {what}: {then} after {}", delays.join(" and ")))
+    (!delays.is_empty())
+        .then(|| format!("{requests} {what}: {then} after {}", delays.join(" and ")))
 }
 
 /// Those that nobody asked for. A busy machine delays requests, and then two seconds' worth arrive within one.
 fn throttles(facts: &Facts<'_>) -> Option<String> {
     let on_purpose = facts.story(Story::Throttle).len();
-    let throttled = facts.entries.iter().filter(|entry| entry.code == Some(TOO_MANY)).count();
+    let throttled = facts
+        .entries
+        .iter()
+        .filter(|entry| entry.code == Some(TOO_MANY))
+        .count();
     let more = throttled.saturating_sub(on_purpose);
-    (more > 0).then(|| format!("{} so by chance, because this machine is busy", counted(more, "more request")))
+    (more > 0).then(|| {
+        format!(
+            "{} so by chance, because this machine is busy",
+            counted(more, "more request")
+        )
+    })
 }
 
 /// Messages that were taken, although the answer did not say so.
@@ -380,20 +468,35 @@ fn once(facts: &Facts<'_>, story: Story, what: &str) -> Option<String> {
 fn held(facts: &Facts<'_>) -> Option<String> {
     let told = facts.story(Story::Held);
     let messages = counted(told.len(), "message");
-    (!told.is_empty()).then(|| format!("{messages} held back by the provider for a quality check, then released"))
+    (!told.is_empty())
+        .then(|| format!("{messages} held back by the provider for a quality check, then released"))
 }
 
 fn stop(facts: &Facts<'_>) -> Option<String> {
     let (job, _) = facts.story(Story::AnswersStop).into_iter().next()?;
-    let later = facts.jobs.iter().filter(|other| other.recipient == job.recipient && other.story.is_none()).count();
+    let later = facts
+        .jobs
+        .iter()
+        .filter(|other| other.recipient == job.recipient && other.story.is_none())
+        .count();
     let who = mask(&job.recipient);
-    Some(format!("{who} wrote “{STOP}” half-way: {} to them were rejected", counted(later, "later job")))
+    Some(format!(
+        "{who} wrote “{STOP}” half-way: {} to them were rejected",
+        counted(later, "later job")
+    ))
 }
 
 fn unpaused(facts: &Facts<'_>) -> Option<String> {
-    let is_its = |entry: &&Entry| entry.accepted && entry.template.as_deref() == Some(PAUSED_TEMPLATE.0);
+    let is_its =
+        |entry: &&Entry| entry.accepted && entry.template.as_deref() == Some(PAUSED_TEMPLATE.0);
     let waited = facts.entries.iter().filter(is_its).count();
-    let said = || format!("the provider had paused {}: {} waited and then went", PAUSED_TEMPLATE.0, counted(waited, "job"));
+    let said = || {
+        format!(
+            "the provider had paused {}: {} waited and then went",
+            PAUSED_TEMPLATE.0,
+            counted(waited, "job")
+        )
+    };
     (waited > 0).then(said)
 }
 
@@ -403,7 +506,10 @@ fn speeds(facts: &Facts<'_>) -> Vec<Speed> {
     for status in facts.statuses.values() {
         if let Some(accepted_at) = status.accepted_at {
             let ms = (accepted_at - status.enqueued_at).num_milliseconds();
-            waits.entry(&status.priority).or_default().push(ms.max(0).unsigned_abs());
+            waits
+                .entry(&status.priority)
+                .or_default()
+                .push(ms.max(0).unsigned_abs());
         }
     }
     let speed = |priority: &str| {
@@ -416,21 +522,33 @@ fn speeds(facts: &Facts<'_>) -> Vec<Speed> {
             p99_ms: quantile(&waits, 0.99),
         })
     };
-    ["urgent", "normal", "bulk"].into_iter().filter_map(speed).collect()
+    ["urgent", "normal", "bulk"]
+        .into_iter()
+        .filter_map(speed)
+        .collect()
 }
 
 /// Of ascending numbers; 0 of none.
 fn quantile(sorted: &[u64], share: f64) -> u64 {
     let place = (sorted.len() as f64 * share) as usize;
-    sorted.get(place.min(sorted.len().saturating_sub(1))).copied().unwrap_or(0)
+    sorted
+        .get(place.min(sorted.len().saturating_sub(1)))
+        .copied()
+        .unwrap_or(0)
 }
 
 /// Messages a second while there was enough to do: between the first tenth and the last.
 fn rate(entries: &[Entry]) -> f64 {
-    let times: Vec<Duration> = entries.iter().filter(|entry| entry.accepted).map(Entry::at).collect();
+    let times: Vec<Duration> = entries
+        .iter()
+        .filter(|entry| entry.accepted)
+        .map(Entry::at)
+        .collect();
     let (from, to) = (times.len() / 10, times.len() * 9 / 10);
     match (times.get(from), times.get(to)) {
-        (Some(first), Some(last)) if last > first => (to - from) as f64 / (*last - *first).as_secs_f64(),
+        (Some(first), Some(last)) if last > first => {
+            (to - from) as f64 / (*last - *first).as_secs_f64()
+        }
         _ => 0.0,
     }
 }
@@ -440,13 +558,25 @@ mod tests {
     use super::*;
 
     fn summary(off: usize) -> Summary {
-        let off = (1..=off).map(|n| Off { job: format!("job {n}"), what: "the provider accepted it 2 times".to_owned() });
+        let off = (1..=off).map(|n| Off {
+            job: format!("job {n}"),
+            what: "the provider accepted it 2 times".to_owned(),
+        });
         Summary {
             jobs: 3_200,
-            kinds: vec![KindRow { kind: "order".to_owned(), jobs: 3_200, states: BTreeMap::from([("read", 3_200)]) }],
+            kinds: vec![KindRow {
+                kind: "order".to_owned(),
+                jobs: 3_200,
+                states: BTreeMap::from([("read", 3_200)]),
+            }],
             refusals: vec![],
             mishaps: vec![],
-            speeds: vec![Speed { priority: "urgent".to_owned(), messages: 3_200, p50_ms: 90, p99_ms: 1_500 }],
+            speeds: vec![Speed {
+                priority: "urgent".to_owned(),
+                messages: 3_200,
+                p50_ms: 90,
+                p99_ms: 1_500,
+            }],
             messages_per_second: 319.6,
             most_messages_per_second: 320,
             fullest_second_of_a_number: 80,
@@ -458,17 +588,28 @@ mod tests {
     #[test]
     fn the_first_twenty_jobs_that_are_off_are_named() {
         let text = summary(23).text(Style::default());
-        assert!(text.contains("✗ 23 jobs are not as they should be:"), "{text}");
+        assert!(
+            text.contains("✗ 23 jobs are not as they should be:"),
+            "{text}"
+        );
         assert_eq!(text.matches("the provider accepted it 2 times").count(), 20);
         assert!(text.ends_with("… and 3 more"), "{text}");
-        assert!(summary(1).text(Style::default()).contains("✗ 1 job is not as it should be:"));
+        assert!(
+            summary(1)
+                .text(Style::default())
+                .contains("✗ 1 job is not as it should be:")
+        );
     }
 
     #[test]
     fn only_states_that_occurred_have_a_column_and_numbers_are_grouped() {
         let text = summary(0).text(Style::default());
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
-        for line in ["KIND    JOBS   READ", "order  3,200  3,200", "all    3,200  3,200"] {
+        for line in [
+            "KIND    JOBS   READ",
+            "order  3,200  3,200",
+            "all    3,200  3,200",
+        ] {
             assert!(lines.contains(&line), "{line} in\n{text}");
         }
         assert!(text.contains("✓ All 3,200 jobs are as"), "{text}");
@@ -477,7 +618,10 @@ mod tests {
     #[test]
     fn half_and_ninety_nine_of_a_hundred_are_told_by_quantiles() {
         let sorted: Vec<u64> = (0..200).collect();
-        assert_eq!((quantile(&sorted, 0.5), quantile(&sorted, 0.99)), (100, 198));
+        assert_eq!(
+            (quantile(&sorted, 0.5), quantile(&sorted, 0.99)),
+            (100, 198)
+        );
         assert_eq!((quantile(&[7], 0.99), quantile(&[], 0.5)), (7, 0));
     }
 }

@@ -34,9 +34,15 @@ pub(super) fn setup(seed: u64, plan: &[Planned]) -> Setup {
     for planned in plan {
         let recipient = planned.text("recipient");
         if let Some(fault) = planned.story.and_then(fault) {
-            setup.faults.push(FaultRule::next(1, fault).recipient(recipient));
+            setup
+                .faults
+                .push(FaultRule::next(1, fault).recipient(recipient));
         } else if planned.story == Some(Story::NotOnWhatsapp) {
-            setup.people.push(Person { phone: recipient.to_owned(), fail: Some(131_026), ..Person::default() });
+            setup.people.push(Person {
+                phone: recipient.to_owned(),
+                fail: Some(131_026),
+                ..Person::default()
+            });
         }
     }
     setup
@@ -57,12 +63,24 @@ fn paused_template(setup: &Setup) -> Template {
 
 fn fault(story: Story) -> Option<Fault> {
     Some(match story {
-        Story::Error500 => Fault::Refuse { code: 131_000, http_status: Some(500) },
-        Story::Throttle => Fault::Refuse { code: 130_429, http_status: None },
+        Story::Error500 => Fault::Refuse {
+            code: 131_000,
+            http_status: Some(500),
+        },
+        Story::Throttle => Fault::Refuse {
+            code: 130_429,
+            http_status: None,
+        },
         Story::Reset => Fault::ResetAfterAccepting,
-        Story::Edge503 => Fault::NotJson { http_status: 503, accepted: true },
+        Story::Edge503 => Fault::NotJson {
+            http_status: 503,
+            accepted: true,
+        },
         Story::NoId => Fault::NoId,
-        Story::Held => Fault::Hold { for_ms: HELD_MS, dropped: false },
+        Story::Held => Fault::Hold {
+            for_ms: HELD_MS,
+            dropped: false,
+        },
         Story::NotOnWhatsapp | Story::AnswersStop => return None,
     })
 }
@@ -83,7 +101,11 @@ pub(super) struct Places<'a> {
 
 /// The daemon's configuration, as a person would write it.
 pub(super) fn config(setup: &Setup, places: &Places<'_>) -> String {
-    let numbers: Vec<&str> = setup.numbers.iter().map(|number| number.id.as_str()).collect();
+    let numbers: Vec<&str> = setup
+        .numbers
+        .iter()
+        .map(|number| number.id.as_str())
+        .collect();
     let (app, account) = (&setup.apps[0], &setup.accounts[0]);
     format!(
         r#"# Written by `postrider demo`.
@@ -158,8 +180,16 @@ mod tests {
     /// The sandbox's template that a job names, where it names a language too.
     fn template(setup: &Setup, planned: &Planned) -> Option<template::Template> {
         let language = planned.text("language").replace('-', "_");
-        let named = setup.templates.iter().find(|t| t.name == planned.text("template") && t.language == language)?;
-        Some(template::Template::parse(&named.status, &named.category, &named.parameter_format, &named.components))
+        let named = setup
+            .templates
+            .iter()
+            .find(|t| t.name == planned.text("template") && t.language == language)?;
+        Some(template::Template::parse(
+            &named.status,
+            &named.category,
+            &named.parameter_format,
+            &named.components,
+        ))
     }
 
     fn fits(planned: &Planned, template: &template::Template) -> bool {
@@ -173,15 +203,24 @@ mod tests {
         let setup = setup(1, &plan);
         let mut checked = 0;
         for planned in &plan {
-            let Some(template) = template(&setup, planned) else { continue };
+            let Some(template) = template(&setup, planned) else {
+                continue;
+            };
             checked += 1;
             match planned.expect {
                 Expect::Delivered | Expect::Failed(_) => {
                     assert!(fits(planned, &template), "{}", planned.name);
                     let is_paused = planned.text("template") == PAUSED_TEMPLATE.0;
-                    assert_eq!(template.standing() == Standing::Held, is_paused, "{}", planned.name);
+                    assert_eq!(
+                        template.standing() == Standing::Held,
+                        is_paused,
+                        "{}",
+                        planned.name
+                    );
                 }
-                Expect::Kept(_, FinalReason::ParameterMismatch) => assert!(!fits(planned, &template), "{}", planned.name),
+                Expect::Kept(_, FinalReason::ParameterMismatch) => {
+                    assert!(!fits(planned, &template), "{}", planned.name)
+                }
                 _ => {}
             }
         }
@@ -200,6 +239,9 @@ mod tests {
         let config = Config::parse(&config(&setup(1, &[]), &places), Path::new("demo.toml"));
         let config = config.unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(config.senders["default"].numbers.len(), 4);
-        assert_eq!(config.kinds["order"].categories.as_deref(), Some(["UTILITY".to_owned()].as_slice()));
+        assert_eq!(
+            config.kinds["order"].categories.as_deref(),
+            Some(["UTILITY".to_owned()].as_slice())
+        );
     }
 }
