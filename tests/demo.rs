@@ -23,7 +23,7 @@ fn demo(arguments: &[&str]) -> Output {
     ] {
         command.env_remove(name);
     }
-    command.output().unwrap()
+    command.output().expect("the binary was just built")
 }
 
 fn text(bytes: &[u8]) -> String {
