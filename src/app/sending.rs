@@ -36,12 +36,12 @@ pub(super) fn start(
 ) -> anyhow::Result<Crew> {
     let config = Arc::clone(&shared.config.borrow());
     let (crew, seats) = Crew::new(config.dispatch.worker_threads());
-    let (effects, applied) = mpsc::unbounded_channel();
+    let (learned, told) = mpsc::unbounded_channel();
     let tools = Tools {
         database_url: database.url.clone(),
         connect: configured::connect_options(&config),
         endpoint: configured::endpoint(&config),
-        effects,
+        learned,
         meters: shared.meters.dispatch.clone(),
     };
     let stop = service.stop().clone();
@@ -56,7 +56,7 @@ pub(super) fn start(
     start_knowing(service, shared, &crew, &config, &changed)?;
     let applying = Applying {
         store: shared.store.clone(),
-        effects: applied,
+        learned: told,
         changed,
         resync: Arc::clone(&shared.sync_asked),
     };

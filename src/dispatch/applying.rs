@@ -1,5 +1,5 @@
 //! Writes down what an answer means beyond its job: a number, an account or a template is paused, an opt-out noted, a
-//! window closed. It is written rather than kept in memory, so that every instance heeds it, a restart does not forget it,
+//! window closed, two addresses made one person's. It is written rather than kept in memory, so that every instance heeds it, a restart does not forget it,
 //! and operators see who stopped what.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -7,14 +7,14 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::event::About;
+use super::event::{About, Learned};
 use crate::{
     clock,
     rules::outcome::Effect,
     store::{
         Store,
         facts::{self, By, Pause, Scope},
-        people,
+        people::{self, Link},
     },
 };
 
@@ -23,12 +23,16 @@ const SUSPICIONS_MAX: u32 = 5;
 /// A template that we suspect, or that the provider does not know, rests until it was read again.
 const TEMPLATE_REST: Duration = Duration::from_secs(15 * 60);
 
-/// What writes effects down.
+/// How often, and how far apart, addresses are tried to be made one person's.
+const LINK_TRIES: u32 = 5;
+const LINK_AGAIN: Duration = Duration::from_millis(500);
+
+/// What writes it down.
 pub struct Applying {
     /// Where to.
     pub store: Store,
-    /// Where effects come from.
-    pub effects: mpsc::UnboundedReceiver<(Effect, About)>,
+    /// Where it comes from.
+    pub learned: mpsc::UnboundedReceiver<Learned>,
     /// Rung when facts changed.
     pub changed: Arc<Notify>,
     /// Rung when the provider's lists should be read again.
@@ -42,17 +46,33 @@ impl Applying {
         loop {
             let next = tokio::select! {
                 biased;
-                next = self.effects.recv() => next,
+                next = self.learned.recv() => next,
                 () = stop.cancelled() => None,
             };
-            let Some((effect, about)) = next else { return };
-            match self.apply(effect, &about, &mut suspicions).await {
+            let Some(learned) = next else { return };
+            let written = match &learned {
+                Learned::Effect(effect, about) => self.apply(*effect, about, &mut suspicions).await,
+                Learned::SamePerson(link) => self.link(link).await,
+            };
+            match written {
                 Ok(()) => self.changed.notify_one(),
                 Err(error) => {
-                    tracing::error!(?effect, %error, "what the provider's answer means could not be written")
+                    tracing::error!(%error, "what the provider's answer means beyond its job could not be written");
                 }
             }
         }
+    }
+
+    /// Links give up rather than wait behind a long transaction, so they are tried again.
+    async fn link(&self, link: &Link) -> Result<(), sqlx::Error> {
+        let link = std::slice::from_ref(link);
+        for _ in 1..LINK_TRIES {
+            if people::link(self.store.pool(), link).await.is_ok() {
+                return Ok(());
+            }
+            tokio::time::sleep(LINK_AGAIN).await;
+        }
+        people::link(self.store.pool(), link).await.map(|_| ())
     }
 
     async fn apply(

@@ -6,14 +6,13 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    event::{About, Event},
+    event::{Event, Learned},
     meters::Meters,
     shell::{Pulse, Shell, boot_time},
     worker::{Load, Settings, Worker},
 };
 use crate::{
     channel::whatsapp::{Client, Endpoint},
-    rules::outcome::Effect,
     store::{ConnectOptions, Store},
 };
 
@@ -48,8 +47,8 @@ pub struct Tools {
     pub connect: ConnectOptions,
     /// Where the provider is.
     pub endpoint: Endpoint,
-    /// Where effects beyond a job are written down.
-    pub effects: mpsc::UnboundedSender<(Effect, About)>,
+    /// Where what answers mean beyond their job is written down.
+    pub learned: mpsc::UnboundedSender<Learned>,
     /// What is counted.
     pub meters: Meters,
 }
@@ -134,7 +133,7 @@ impl Seat {
             store: Store::connect(&tools.database_url, connect).await?,
             client: Client::new(&tools.endpoint)?,
             events: self.events.clone(),
-            effects: tools.effects,
+            learned: tools.learned,
             meters: tools.meters,
             pulse: self.pulse,
             start: tokio::time::Instant::now(),

@@ -17,6 +17,7 @@ use crate::{
     store::{
         attempt::{Held, Wanted},
         look::{Cursor, HeldTemplate, Seen},
+        people::Link,
     },
 };
 
@@ -131,15 +132,19 @@ pub enum Action {
     },
     /// Write outcomes.
     Settle(Batch),
-    /// The provider's word stops more than this job.
-    Apply {
-        /// What it does.
-        effect: Effect,
-        /// What it does it to.
-        about: About,
-    },
+    /// Write down what an answer means beyond its job.
+    Learn(Learned),
     /// Nothing is left to do after a drain.
     Finish,
+}
+
+/// What an answer told beyond what became of its job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Learned {
+    /// The provider's word stops more than this job.
+    Effect(Effect, About),
+    /// The provider knows the recipient by another address.
+    SamePerson(Link),
 }
 
 /// What an effect is about.

@@ -43,6 +43,8 @@ pub struct Prepared {
     pub resolve_after: Duration,
     /// The template, for what an answer says about it.
     pub template: Option<TemplateName>,
+    /// Where it goes.
+    pub recipient: String,
     /// The person's canonical key.
     pub person: String,
     /// Keyed hash of the person.

@@ -45,9 +45,22 @@ impl Leasing {
             // The deadline counts from before the database is asked: its clock started later than ours.
             let asked = boot_time();
             match self.renew(&mut holding).await {
-                Ok(()) => self.tell(&holding, asked + TTL - MARGIN),
+                Ok(()) => {
+                    self.tell(&holding, asked + TTL - MARGIN);
+                    self.show().await;
+                }
                 Err(error) => tracing::warn!(%error, "the leases could not be renewed"),
             }
+        }
+    }
+
+    async fn show(&self) {
+        let host = rustix::system::uname();
+        let host = host.nodename().to_string_lossy();
+        if let Err(error) =
+            lease::show(self.store.pool(), &self.instance, &host, std::process::id()).await
+        {
+            tracing::debug!(%error, "this instance could not be shown");
         }
     }
 

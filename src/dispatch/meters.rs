@@ -99,7 +99,9 @@ impl Meters {
         self.request.observe(took.as_secs_f64());
         let outcome = judge(answer).outcome.as_str();
         let code = code_label(answer);
-        self.responses.with_label_values(&[code.as_ref(), outcome]).inc();
+        self.responses
+            .with_label_values(&[code.as_ref(), outcome])
+            .inc();
     }
 
     /// A batch of outcomes is written.

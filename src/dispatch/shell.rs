@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    event::{About, Action, Event, Now},
+    event::{Action, Event, Learned, Now},
     meters::Meters,
     outbox::Batch,
     worker::{Load, Worker},
@@ -24,7 +24,7 @@ use super::{
 use crate::{
     channel::whatsapp::{Client, Sender, request},
     clock,
-    rules::{job::JobId, outcome::Effect},
+    rules::job::JobId,
     store::{Store, attempt, look, settle},
 };
 
@@ -45,8 +45,8 @@ pub struct Shell {
     pub client: Client,
     /// Where its events come in; the ends of its actions too.
     pub events: mpsc::UnboundedSender<Event>,
-    /// Where effects beyond a job are written down.
-    pub effects: mpsc::UnboundedSender<(Effect, About)>,
+    /// Where what answers mean beyond their job is written down.
+    pub learned: mpsc::UnboundedSender<Learned>,
     /// What it counts.
     pub meters: Meters,
     /// What it shows of itself.
@@ -227,7 +227,7 @@ impl Shell {
                 })
             }
             // The receiver is gone only when the process ends.
-            Action::Apply { effect, about } => _ = self.effects.send((effect, about)),
+            Action::Learn(learned) => _ = self.learned.send(learned),
             Action::Finish => return false,
         }
         true

@@ -97,6 +97,28 @@ pub async fn renew(
         .collect())
 }
 
+/// Shows people that this instance is there.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn show(pool: &PgPool, instance: &str, host: &str, pid: u32) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "insert into postrider.instance (id, host, pid, version, roles, started_at, seen_at)
+         values ($1, $2, $3, $4, '{dispatch}', now(), now())
+         on conflict (id) do update
+         set seen_at = now(), host = excluded.host, version = excluded.version,
+             started_at = case when instance.pid = excluded.pid then instance.started_at else now() end,
+             pid = excluded.pid",
+        instance,
+        host,
+        i32::try_from(pid).unwrap_or_default(),
+        env!("CARGO_PKG_VERSION"),
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
 /// Gives the shards back; nobody posts for them before `settle` has passed, so that the posts of two owners never share a
 /// window.
 ///

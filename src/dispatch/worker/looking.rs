@@ -213,6 +213,7 @@ impl Worker {
                     tags,
                     resolve_after: kind.resolve_after,
                     template: job.template,
+                    recipient: job.recipient,
                     person: job.person,
                     recipient_hash,
                     counted: facts

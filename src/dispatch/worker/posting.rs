@@ -4,16 +4,20 @@ use std::{cmp::Reverse, time::Duration};
 
 use super::{
     super::{
-        event::{About, Action, Now},
+        event::{About, Action, Learned, Now},
         lane::Permitted,
         settlement::{not_sent, settlement},
     },
     Worker,
 };
-use crate::rules::{
-    job::{JobId, Lane},
-    outcome::{Answer, Effect, judge},
-    receipt::Callback,
+use crate::{
+    rules::{
+        address::Address,
+        job::{JobId, Lane},
+        outcome::{Answer, Effect, judge},
+        receipt::Callback,
+    },
+    store::people::{Link, LinkSource},
 };
 
 /// The first hold after a throttle; doubled by each further one.
@@ -124,6 +128,9 @@ impl Worker {
             Some(effect) => self.apply(effect, lane, &posted, &answer, now, actions),
             None => self.relax(lane),
         }
+        if let Some(link) = same_person(&posted.job.recipient, &answer) {
+            actions.push(Action::Learn(Learned::SamePerson(link)));
+        }
         let outcome = settlement(
             &posted.attempt(),
             answer,
@@ -167,7 +174,7 @@ impl Worker {
                     code,
                     title,
                 };
-                actions.push(Action::Apply { effect, about });
+                actions.push(Action::Learn(Learned::Effect(effect, about)));
             }
         }
     }
@@ -207,4 +214,25 @@ impl Worker {
             state.throttles = 0;
         }
     }
+}
+
+/// The link that an answer shows when the provider knows the recipient by another address than the one we sent to.
+fn same_person(recipient: &str, answer: &Answer) -> Option<Link> {
+    let Answer::Accepted { wa_id, user_id, .. } = answer else {
+        return None;
+    };
+    let by_phone = wa_id.as_ref().map(|digits| format!("+{digits}"));
+    let told = by_phone.or_else(|| user_id.clone())?;
+    if told == recipient {
+        return None;
+    }
+    let (known, also) = (
+        Address::parse(recipient).ok()?.key(),
+        Address::parse(&told).ok()?.key(),
+    );
+    (known != also).then_some(Link {
+        known,
+        also,
+        source: LinkSource::Answer,
+    })
 }

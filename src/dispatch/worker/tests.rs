@@ -593,3 +593,21 @@ fn a_ring_looks_from_the_head_because_its_job_may_have_committed_late() {
     });
     assert_eq!(cursors.expect("a look")[0].after, HEAD);
 }
+
+#[test]
+fn an_answer_that_names_another_address_makes_both_one_person() {
+    let mut bench = Bench::new(10.0);
+    let id = bench.one_on_the_wire();
+    let answer = Answer::Accepted {
+        provider_id: "wamid.x".into(),
+        held: false,
+        wa_id: Some("905320000000".into()),
+        user_id: None,
+    };
+    let actions = bench.answer(id, answer);
+    let linked = actions.iter().find_map(|a| match a {
+        Action::Learn(Learned::SamePerson(link)) => Some((link.known.as_str(), link.also.as_str())),
+        _ => None,
+    });
+    assert_eq!(linked, Some(("+905321234567", "+905320000000")));
+}
