@@ -117,8 +117,7 @@ async fn client_alone() -> anyhow::Result<()> {
                     return;
                 }
                 let body = format!(
-                    r#"{{"messaging_product":"whatsapp","to":"+90532{:07}","type":"template","template":{{"name":"{TEMPLATE}","language":{{"code":"en_US"}},"components":[{{"type":"body","parameters":[{{"type":"text","parameter_name":"name","text":"Ada"}},{{"type":"text","parameter_name":"order","text":"1042"}},{{"type":"text","parameter_name":"carrier","text":"DHL"}}]}}]}},"biz_opaque_callback_data":"pr1.bench.{job}.1.1.261121"}}"#,
-                    job
+                    r#"{{"messaging_product":"whatsapp","to":"+90532{job:07}","type":"template","template":{{"name":"{TEMPLATE}","language":{{"code":"en_US"}},"components":[{{"type":"body","parameters":[{{"type":"text","parameter_name":"name","text":"Ada"}},{{"type":"text","parameter_name":"order","text":"1042"}},{{"type":"text","parameter_name":"carrier","text":"DHL"}}]}}]}},"biz_opaque_callback_data":"pr1.bench.{job}.1.1.261121"}}"#
                 );
                 client.post(&senders[job % senders.len()], Bytes::from(body)).await;
             }
@@ -150,7 +149,7 @@ async fn compare() -> anyhow::Result<()> {
     let callback = format!("http://127.0.0.1:{port}/webhooks/whatsapp");
     let mut sandbox = Process::start("sandbox", &[], &[(CALLBACK, &callback)])?;
     let url = sandbox.line()?;
-    let postgres = Embedded::start(&directory.path().join("postgres"), Options::default()).await?;
+    let postgres = Embedded::throwaway(Options::default()).await?;
     let store = Store::connect(&postgres.url(), ConnectOptions::default()).await?;
     migrate::migrate(store.pool()).await?;
 

@@ -1,5 +1,7 @@
 //! The documents say what is there: every source file is on the map, and every test that they name exists.
 
+#![cfg(test)]
+
 use std::{
     collections::BTreeSet,
     fs,

@@ -729,7 +729,7 @@ mod tests {
             also: "US.1349".into(),
             source: LinkSource::Webhook,
         };
-        assert_eq!(links, [link.clone()]);
+        assert_eq!(links, std::slice::from_ref(&link));
         assert_eq!(
             read_value(&json!({ "contacts": [{ "wa_id": "905551231234", "user_id": "US.1349" }] }))
                 .links,

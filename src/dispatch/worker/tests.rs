@@ -7,6 +7,7 @@ use secrecy::SecretString;
 use serde_json::value::RawValue;
 
 use super::*;
+use crate::dispatch::event::Learned;
 use crate::{
     channel::whatsapp::{Client, Endpoint},
     dispatch::{event::LookFor, lane::HEAD, outbox::Batch, world::LaneFacts},
