@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{Delay, FaultRule, default_world};
 
-/// A whole world. What is left out comes from [`default_world`].
+/// A whole world. What is left out comes from [`default_world()`].
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Setup {
