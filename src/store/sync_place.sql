@@ -16,6 +16,9 @@ update postrider.number n set
   free_at = case
     -- New in this transaction: nobody has sent for it yet.
     when n.free_at = 'infinity' then 'epoch'
+    -- Nobody holds the shard that it leaves, so nobody can be sending for it.
+    when not exists (
+      select from postrider.lease l where l.shard = n.shard and l.expires_at > clock_timestamp()) then n.free_at
     -- A lease lasts 5 s, and its holder may post 1.2 s into the next one's time: until then the former owner may be at it.
     else greatest(n.free_at, clock_timestamp() + interval '6.2 s')
   end

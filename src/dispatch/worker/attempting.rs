@@ -165,7 +165,9 @@ impl Worker {
         for lane in lanes {
             self.schedule(lane, now.mono);
         }
-        if self.draining || permitted_while_stopped(self, now) {
+        if self.draining {
+            self.drain(now);
+        } else if permitted_while_stopped(self, now) {
             self.relinquish_where_stopped(now);
         }
     }

@@ -23,9 +23,7 @@ impl Worker {
             .any(|template| !held.contains(template));
         self.held_templates = held;
         for (lane, facts) in &self.world.lanes {
-            if usize::from(facts.shard.unsigned_abs()) % self.settings.workers
-                != self.settings.index
-            {
+            if !self.is_mine(facts.shard) {
                 continue;
             }
             let state = self.lanes.entry(*lane).or_insert_with(|| {
@@ -86,11 +84,19 @@ impl Worker {
         }
     }
 
+    /// Shards are dealt out over the workers, so that each number is sent for on one thread.
+    fn is_mine(&self, shard: i16) -> bool {
+        usize::from(shard.unsigned_abs()) % self.settings.workers == self.settings.index
+    }
+
     /// Why the lane may not send at all; `None` when it may.
     pub(super) fn stopped(&self, lane: Lane, now: Now) -> Option<&str> {
         let Some(facts) = self.world.lanes.get(&lane) else {
             return Some("its number is no longer configured");
         };
+        if !self.is_mine(facts.shard) {
+            return Some("its shard belongs to another worker");
+        }
         if !self.leases.epochs.contains_key(&facts.shard) || now.boot >= self.leases.deadline {
             return Some("its shard is not leased to this instance");
         }

@@ -541,6 +541,38 @@ fn a_drain_posts_nothing_more_settles_what_is_on_the_wire_and_ends() {
 }
 
 #[test]
+fn an_attempt_that_is_committed_during_a_drain_goes_back_unposted() {
+    let mut bench = Bench::new(1.0);
+    let jobs = (1..=2)
+        .map(|id| bench.seen(id, LANE, Priority::Normal))
+        .collect();
+    let first = attempts(&bench.look(jobs));
+    bench.permit(&first);
+    bench.answer(JobId(1), accepted());
+    let second = attempts(&bench.wait(Duration::from_millis(1_000)));
+    assert_eq!(second.len(), 1);
+    let mut batches = settles(bench.tell(Event::Drain));
+    let actions = bench.permit(&second);
+    assert!(posts(&actions).is_empty());
+    batches.extend(settles(actions));
+    batches.extend(settles(bench.wait(Duration::from_millis(20))));
+    let waiting: Vec<_> = batches.iter().flat_map(|batch| &batch.waiting).collect();
+    assert_eq!(waiting.len(), 1, "{batches:?}");
+    assert_eq!(waiting[0].answered.outcome, "not_sent");
+}
+
+#[test]
+fn a_number_whose_shard_moved_to_another_worker_is_left_alone() {
+    let mut bench = Bench::new(10.0);
+    bench.worker.settings.workers = 2;
+    bench.lease_until(Duration::from_secs(3_600));
+    bench.world.lanes.get_mut(&LANE).expect("the lane").shard = 1;
+    bench.show_world();
+    let job = bench.seen(7, LANE, Priority::Normal);
+    assert!(attempts(&bench.look(vec![job])).is_empty());
+}
+
+#[test]
 fn looks_go_on_from_the_last_key_now_and_then_back_and_once_a_minute_to_the_head() {
     let mut bench = Bench::new(10.0);
     let job = bench.seen(7, LANE, Priority::Normal);
