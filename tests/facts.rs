@@ -224,6 +224,12 @@ async fn the_numbers_of_a_limited_portfolio_share_a_shard_and_others_spread() {
 async fn a_number_that_changes_its_shard_rests_until_its_former_owner_is_surely_done() {
     let database = common::database().await;
     facts::mirror(database.pool(), &config()).await.unwrap();
+    sqlx::query(
+        "update postrider.lease set instance = 'former', expires_at = now() + interval '5 s'",
+    )
+    .execute(database.pool())
+    .await
+    .unwrap();
     let before = clock::now();
     let moved = sync::limit(database.pool(), "p", "TIER_UNLIMITED", None)
         .await
@@ -241,6 +247,19 @@ async fn a_number_that_changes_its_shard_rests_until_its_former_owner_is_surely_
         .unwrap();
     assert_eq!(again, 0, "nothing moves twice");
     assert_eq!(load(database.pool()).await.numbers, old_shard);
+}
+
+#[tokio::test]
+async fn a_number_that_leaves_a_shard_that_nobody_holds_may_be_sent_from_at_once() {
+    let database = common::database().await;
+    facts::mirror(database.pool(), &config()).await.unwrap();
+    let moved = sync::limit(database.pool(), "p", "TIER_UNLIMITED", None)
+        .await
+        .unwrap();
+    assert!(moved >= 3, "{moved}");
+    let numbers = load(database.pool()).await.numbers;
+    let now = clock::now();
+    assert!(numbers.iter().all(|it| it.free_at <= now));
 }
 
 #[tokio::test]
