@@ -417,3 +417,26 @@ async fn a_stop_under_any_address_of_a_person_stops_all_within_two_seconds() {
     let rejected = rig.states().await.get("rejected").copied().unwrap_or(0);
     assert_eq!(rejected + i64::try_from(sent).unwrap(), 100);
 }
+
+#[tokio::test]
+async fn what_is_paused_by_command_waits_and_says_so_until_it_is_resumed() {
+    let rig = Rig::new(Setup::quick(), FAST).await;
+    let _daemon = rig.daemon().await;
+    let people = recipients(1);
+    rig.opt_in(&people).await;
+    let paused = rig
+        .postrider
+        .run(&["pause", "all", "--reason", "stocktaking"]);
+    assert!(paused.status.success(), "{paused:?}");
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let id = order(rig.pool(), &people[0]).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let expected = ("waiting".to_owned(), Some("paused".to_owned()));
+    assert_eq!(rig.job(id).await, expected);
+    assert!(rig.sandbox.ledger().is_empty());
+    let resumed = rig.postrider.run(&["resume", "all"]);
+    assert!(resumed.status.success(), "{resumed:?}");
+    rig.arrives(id).await;
+    let again = rig.postrider.run(&["resume", "all"]);
+    assert_eq!(again.status.code(), Some(1), "nothing was paused");
+}

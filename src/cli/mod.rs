@@ -12,6 +12,7 @@ mod input;
 mod jobs;
 mod migrate;
 mod numbers;
+mod pause;
 mod preview;
 mod run;
 mod sandbox;
@@ -82,6 +83,10 @@ enum Command {
     Why(why::WhyArgs),
     /// Say what is wrong and what is going on
     Status(status::StatusArgs),
+    /// Stop a number, an account, a template or everything
+    Pause(pause::PauseArgs),
+    /// Let it go on, whoever stopped it
+    Resume(pause::ResumeArgs),
     /// List the numbers with their limits, quality and backlog
     Numbers(numbers::NumbersArgs),
     /// List the templates
@@ -105,6 +110,8 @@ impl Command {
             Self::Jobs(args) => jobs::run(args, context).await,
             Self::Why(args) => why::run(args, context).await,
             Self::Status(args) => status::run(args, context).await,
+            Self::Pause(args) => pause::pause(args, context).await,
+            Self::Resume(args) => pause::resume(args, context).await,
             Self::Numbers(args) => numbers::run(args, context).await,
             Self::Templates(args) => templates::run(args, context).await,
             Self::Check(args) => check::run(args, context).await,
