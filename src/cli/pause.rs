@@ -82,22 +82,21 @@ fn usage(sentence: &'static str) -> anyhow::Error {
 }
 
 /// Who sits at the shell, for the history.
-fn who(context: &Context) -> String {
-    let named = ["SUDO_USER", "USER"]
+fn who(context: &Context) -> &str {
+    ["SUDO_USER", "USER"]
         .into_iter()
-        .find_map(|name| context.environment.get(name));
-    named.unwrap_or_else(|| "operator".to_owned())
+        .find_map(|name| context.environment.get(name))
+        .unwrap_or("operator")
 }
 
 pub(super) async fn pause(args: PauseArgs, context: &Context) -> anyhow::Result<Exit> {
     let target = args.what.target()?;
     let database = context.database().await?;
     database.check_schema().await?;
-    let who = who(context);
     let pause = Pause {
         scope: args.what.scope(),
         target,
-        by: By::Operator(&who),
+        by: By::Operator(who(context)),
         reason: &args.reason,
         error_code: None,
         until: args
@@ -116,10 +115,16 @@ pub(super) async fn resume(args: ResumeArgs, context: &Context) -> anyhow::Resul
     let target = args.what.target()?;
     let database = context.database().await?;
     database.check_schema().await?;
-    let who = who(context);
     let scope = args.what.scope();
     let words = args.what.words();
-    if facts::resume(database.store.pool(), scope, target, By::Operator(&who)).await? {
+    if facts::resume(
+        database.store.pool(),
+        scope,
+        target,
+        By::Operator(who(context)),
+    )
+    .await?
+    {
         context.output.say(format!("{words} goes on"))?;
         return Ok(Exit::Done);
     }
