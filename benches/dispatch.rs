@@ -11,7 +11,6 @@
 //! `JOBS` (default 100,000), `RATE` (messages a second of each number, default 100), `NUMBERS` (default 200).
 
 use std::{
-    collections::HashMap,
     fs,
     io::{BufRead, BufReader, Write},
     path::Path,
@@ -158,7 +157,7 @@ async fn compare() -> anyhow::Result<()> {
     sync(&config)?;
     enqueue(&store, jobs).await?;
 
-    let postgres_before = cpu_of_group("postgres");
+    let postgres_before = cpu_of_all("postgres");
     let sandbox_before = cpu_seconds(sandbox.child.id());
     let mut daemon = Command::new(env!("CARGO_BIN_EXE_postrider"))
         .args(["run", "--config"])
@@ -207,7 +206,7 @@ async fn compare() -> anyhow::Result<()> {
     );
     println!(
         "  PostgreSQL      {:>8.1} µs",
-        each(cpu_of_group("postgres") - postgres_before)
+        each(cpu_of_all("postgres") - postgres_before)
     );
     println!(
         "  sandbox         {:>8.1} µs",
@@ -357,40 +356,14 @@ fn cpu_seconds(pid: u32) -> f64 {
     ticks / 100.0
 }
 
-/// CPU time of every process of that name that this program, or the server it started, is an ancestor of.
-fn cpu_of_group(name: &str) -> f64 {
-    let parents: HashMap<u32, u32> = fs::read_dir("/proc")
+/// CPU time of every process of that name. Others of the name may be there; what counts is the difference.
+fn cpu_of_all(name: &str) -> f64 {
+    let pids = fs::read_dir("/proc")
         .into_iter()
         .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter_map(|pid: u32| {
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            let after = stat
-                .rsplit(')')
-                .next()?
-                .split_whitespace()
-                .nth(1)?
-                .parse()
-                .ok()?;
-            Some((pid, after))
-        })
-        .collect();
-    let ours = |mut pid: u32| {
-        while let Some(parent) = parents.get(&pid) {
-            if *parent == std::process::id() {
-                return true;
-            }
-            pid = *parent;
-        }
-        false
-    };
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     let named = |pid: &u32| {
         fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name)
     };
-    let pids: Vec<u32> = parents
-        .keys()
-        .copied()
-        .filter(|pid| ours(*pid) && named(pid))
-        .collect();
-    pids.iter().map(|pid| cpu_seconds(*pid)).sum()
+    pids.filter(named).map(cpu_seconds).sum()
 }

@@ -5,6 +5,8 @@
 //! shared and whoever links holds alone. Links are rare and take milliseconds; one that has to wait for a long transaction
 //! gives up, so that nobody queues behind it, and is tried again.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
@@ -75,8 +77,13 @@ pub async fn link(pool: &PgPool, links: &[Link]) -> Result<usize, sqlx::Error> {
     }
     let mut tx = pool.begin().await?;
     hold_alone(&mut tx).await?;
-    let mut linked = 0;
-    for link in new {
+    let met = meet(&mut tx, &new).await?;
+    let mut linked = met.len();
+    let others = new
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| !met.contains(index));
+    for (_, link) in others {
         let source = link.source.as_str();
         let is_new =
             sqlx::query_file_scalar!("src/store/people_link.sql", &link.known, &link.also, source)
@@ -86,6 +93,21 @@ pub async fn link(pool: &PgPool, links: &[Link]) -> Result<usize, sqlx::Error> {
     }
     tx.commit().await?;
     Ok(linked)
+}
+
+/// Writes down the addresses that are seen for the first time, all at once, and tells which of the links that were. Nearly
+/// all links are of this sort: whoever gets a first message is told of with their business-scoped id.
+async fn meet(conn: &mut PgConnection, links: &[&Link]) -> Result<HashSet<usize>, sqlx::Error> {
+    let ordinals = sqlx::query_file_scalar!(
+        "src/store/people_meet.sql",
+        &column(links, |link| link.known.as_str()) as &[&str],
+        &column(links, |link| link.also.as_str()) as &[&str],
+        &column(links, |link| link.source.as_str()) as &[&str],
+    )
+    .fetch_all(conn)
+    .await?;
+    let index = |ordinal: i64| usize::try_from(ordinal - 1).ok();
+    Ok(ordinals.into_iter().filter_map(index).collect())
 }
 
 /// Those links that are not in the database yet; nearly always none.
