@@ -9,7 +9,7 @@ use super::configured;
 use crate::{
     config::{Config, DatabaseSource, DatabaseUrl, Environment},
     store::{
-        Store, StoreError,
+        ConnectOptions, Store, StoreError,
         embedded::{self, Embedded, EmbeddedError},
         migrate,
     },
@@ -39,7 +39,7 @@ impl Database {
     pub async fn open(config: &Config, environment: &Environment) -> anyhow::Result<Self> {
         let place = Place::find_or_join(config, environment).await?;
         let store = place
-            .connect(config)
+            .connect(configured::connect_options(config))
             .await
             .with_context(|| format!("connecting to {}", place.source))?;
         Ok(place.with(store))
@@ -53,7 +53,11 @@ impl Database {
         let place = Place::find(config, environment).await?;
         let mut wait = WAIT_FIRST;
         loop {
-            match place.connect(config).await {
+            let options = ConnectOptions {
+                generic_plans: true,
+                ..configured::connect_options(config)
+            };
+            match place.connect(options).await {
                 Ok(store) => return Ok(place.with(store)),
                 Err(error) if error.is_away() => {
                     let error = anyhow::Error::new(error);
@@ -136,8 +140,8 @@ impl Place {
         }
     }
 
-    async fn connect(&self, config: &Config) -> Result<Store, StoreError> {
-        Store::connect(&self.url, configured::connect_options(config)).await
+    async fn connect(&self, options: ConnectOptions) -> Result<Store, StoreError> {
+        Store::connect(&self.url, options).await
     }
 
     fn with(self, store: Store) -> Database {

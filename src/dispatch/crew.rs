@@ -126,6 +126,7 @@ impl Seat {
     ) -> anyhow::Result<()> {
         let connect = ConnectOptions {
             max_connections: CONNECTIONS,
+            generic_plans: true,
             application_name: format!("{} dispatch {}", tools.connect.application_name, self.index),
             ..tools.connect
         };

@@ -11,7 +11,7 @@ use crate::{
 pub const BATCH_MAX: usize = 1_000;
 
 /// Long enough to gather a batch under load, short enough that nobody waits for it.
-pub const BATCH_AGE_MAX: Duration = Duration::from_millis(10);
+pub const BATCH_AGE_MAX: Duration = Duration::from_millis(20);
 
 /// One statement for each kind of outcome; two batches overlap so that one is gathered while the other commits.
 const WRITES_MAX: usize = 2;
@@ -212,7 +212,7 @@ mod tests {
     fn what_the_database_did_not_take_is_kept_and_written_again_later() {
         let mut outbox = Outbox::default();
         outbox.push(accepted(7), ms(0));
-        let batch = outbox.take(ms(10)).expect("due");
+        let batch = outbox.take(BATCH_AGE_MAX).expect("due");
         outbox.done(batch.clone(), false, ms(20));
         assert_eq!(outbox.take(ms(200)), None);
         assert_eq!(outbox.take(ms(270)), Some(batch.clone()));

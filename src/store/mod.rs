@@ -46,6 +46,10 @@ pub struct ConnectOptions {
     pub acquire_timeout: Duration,
     /// What `pg_stat_activity` shows.
     pub application_name: String,
+    /// Statements are planned once a session, whatever their arguments. Those over arrays look cheaper to Postgres when it
+    /// plans them for the arrays at hand, each time anew, which takes as long as running them. For the daemon, whose
+    /// statements have one good plan each; not for searches with optional conditions.
+    pub generic_plans: bool,
     /// PgBouncer in transaction mode stands between: no session settings, no statements that outlive a transaction.
     pub pooler: bool,
 }
@@ -57,6 +61,7 @@ impl Default for ConnectOptions {
             // sqlx waits 30 s by default, in which a lane could have sent hundreds of messages.
             acquire_timeout: Duration::from_secs(5),
             application_name: "postrider".to_owned(),
+            generic_plans: false,
             pooler: false,
         }
     }
@@ -161,11 +166,19 @@ fn session(url: &str, options: &ConnectOptions) -> Result<PgConnectOptions, Stor
     let session = PgConnectOptions::from_str(url)
         .map_err(StoreError::Url)?
         .application_name(&options.application_name);
-    Ok(if options.pooler {
-        session.statement_cache_capacity(0)
+    if options.pooler {
+        return Ok(session.statement_cache_capacity(0));
+    }
+    // An attempt that a crash of the server could undo would be a message sent twice, whatever the server's default.
+    let session = session.options([("synchronous_commit", "on")]);
+    Ok(if options.generic_plans {
+        // A plan that was made while a table was small is kept while it grows; it must use the indexes from the start.
+        session.options([
+            ("plan_cache_mode", "force_generic_plan"),
+            ("enable_seqscan", "off"),
+        ])
     } else {
-        // An attempt that a crash of the server could undo would be a message sent twice, whatever the server's default.
-        session.options([("synchronous_commit", "on")])
+        session
     })
 }
 
