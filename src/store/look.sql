@@ -29,7 +29,7 @@ cross join lateral (
     and queue.due_at <= now()
     and queue.state = 'queued'
     -- What memory has already, when the look goes back over what it read before.
-    and not queue.id = any ($10::bigint[])
+    and queue.id not in (select known from unnest($10::bigint[]) as known)
     and not exists (
       select from held_template as held
       where held.account = cursor.account and held.name = queue.template and held.language = queue.language)

@@ -170,7 +170,8 @@ fn session(url: &str, options: &ConnectOptions) -> Result<PgConnectOptions, Stor
         return Ok(session.statement_cache_capacity(0));
     }
     // An attempt that a crash of the server could undo would be a message sent twice, whatever the server's default.
-    let session = session.options([("synchronous_commit", "on")]);
+    // Compiling a statement takes longer than any of ours runs.
+    let session = session.options([("synchronous_commit", "on"), ("jit", "off")]);
     Ok(if options.generic_plans {
         // A plan that was made while a table was small is kept while it grows; it must use the indexes from the start.
         session.options([
