@@ -14,8 +14,6 @@ pub struct Taken {
     pub held: Held,
     /// Nobody may post for it before this.
     pub free_at: DateTime<Utc>,
-    /// Open attempts are not older than this.
-    pub settled_until: DateTime<Utc>,
 }
 
 /// Takes every shard that is free, expired, or was this instance's before a restart, except those it holds now. Attempts
@@ -61,7 +59,6 @@ pub async fn take(
                 epoch: row.epoch,
             },
             free_at: row.free_at,
-            settled_until: row.settled_until,
         })
         .collect())
 }

@@ -137,7 +137,7 @@ impl Bench {
 
     fn lease_until(&mut self, deadline: Duration) -> Vec<Action> {
         self.tell(Event::Leases(Leases {
-            epochs: [(0, 1)].into(),
+            epochs: [(0, 1), (1, 1)].into(),
             deadline,
         }))
     }
