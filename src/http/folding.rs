@@ -13,11 +13,16 @@ use crate::{
     store::fold::{self, FoldReport},
 };
 
-/// Receipts in one transaction: the larger, the cheaper each; this many take some ten milliseconds.
-const BATCH: i64 = 1_000;
+/// Receipts in one transaction: the larger, the cheaper each; this many take some tenths of a second.
+const BATCH: i64 = 10_000;
 
 /// How long receipts gather after the first rings. Nobody waits for a status as long as that.
 const GATHER: Duration = Duration::from_millis(50);
+
+/// From this many at once on there is a rush, and they gather for longer: the receipts of a message come within moments
+/// of each other, and those that meet cost one update instead of one each.
+const RUSH: usize = 500;
+const GATHER_IN_A_RUSH: Duration = Duration::from_millis(1_000);
 
 /// How long nobody may ring before we look anyway.
 const LOOK_ANYWAY: Duration = Duration::from_millis(250);
@@ -44,8 +49,8 @@ pub async fn run(pool: PgPool, stop: CancellationToken, bell: Arc<Notify>, meter
 enum Pause {
     /// There is more.
     No,
-    /// Until the bell rings, or for a while.
-    UntilRung,
+    /// Until the bell rings, or for a while, and then until some have gathered.
+    UntilRung(Duration),
     /// Until the database may be back.
     Long,
 }
@@ -61,10 +66,10 @@ fn told(report: &FoldReport, meters: &Meters) -> Pause {
             "receipts settled jobs whose answer was lost"
         );
     }
-    if report.taken as i64 >= BATCH {
-        Pause::No
-    } else {
-        Pause::UntilRung
+    match report.taken {
+        taken if taken as i64 >= BATCH => Pause::No,
+        taken if taken >= RUSH => Pause::UntilRung(GATHER_IN_A_RUSH),
+        _ => Pause::UntilRung(GATHER),
     }
 }
 
@@ -77,9 +82,9 @@ async fn rest(bell: &Notify, pause: Pause) {
     match pause {
         Pause::No => {}
         Pause::Long => tokio::time::sleep(PAUSE).await,
-        Pause::UntilRung => {
+        Pause::UntilRung(gather) => {
             let _ = tokio::time::timeout(LOOK_ANYWAY, bell.notified()).await;
-            tokio::time::sleep(GATHER).await;
+            tokio::time::sleep(gather).await;
         }
     }
 }

@@ -19,7 +19,10 @@ const REMEMBERED: usize = 1_000_000;
 const WAITING: usize = 10_000;
 
 /// How many are linked in one transaction.
-const BATCH: usize = 200;
+const BATCH: usize = 1_000;
+
+/// How long links gather: the receipts of one message all show the same pair.
+const GATHER: Duration = Duration::from_millis(50);
 
 /// After the database did not let us: it is away, or somebody writes consent in a long transaction.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -63,11 +66,16 @@ impl Linker {
     pub(super) async fn run(mut self) {
         let mut links = Vec::new();
         while self.waiting.recv_many(&mut links, BATCH).await > 0 {
-            links.retain(|link| !self.known.contains(&self.hasher.hash_one(link)));
+            let mut shown = HashSet::new();
+            links.retain(|link| {
+                let hash = self.hasher.hash_one(link);
+                !self.known.contains(&hash) && shown.insert(hash)
+            });
             if !links.is_empty() {
                 self.link(&links).await;
             }
             links.clear();
+            tokio::time::sleep(GATHER).await;
         }
     }
 

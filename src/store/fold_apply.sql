@@ -1,22 +1,26 @@
 -- Brings what receipts of one day said into their messages: the join of rules::receipt, in SQL. Each job comes once per
 -- attempt. What another attempt of the job achieved counts too, but its failure is not the failure of this one.
 update postrider.message m set
-  -- The farther state wins; of two failures, the earlier.
+  -- The farther state wins; of two failures, the earlier. (Decided once a row: a subquery that Postgres may not take apart.)
   (state, reason, failed_at, error_code, error_title) = (
-    select w.state, w.reason, w.failed_at, w.error_code, w.error_title
-    from (values
-      (
-        array_position(array['accepted', 'held', 'sent', 'undelivered', 'failed', 'delivered', 'read'], m.state),
-        m.state, m.reason, m.failed_at, m.error_code, m.error_title
-      ),
-      (
-        array_position(array['accepted', 'held', 'sent', 'undelivered', 'failed', 'delivered', 'read'], f.state),
-        f.state, f.reason, f.failed_at, f.error_code, f.error_title
-      )
-    ) as w (rank, state, reason, failed_at, error_code, error_title)
-    order by
-      w.rank desc, w.failed_at nulls first, w.error_code nulls first, w.error_title collate "C" nulls first
-    limit 1
+    select
+      case when theirs then f.state else m.state end,
+      case when theirs then f.reason else m.reason end,
+      case when theirs then f.failed_at else m.failed_at end,
+      case when theirs then f.error_code else m.error_code end,
+      case when theirs then f.error_title else m.error_title end
+    from (
+      select case
+        when f.state <> m.state then
+          array_position(array['accepted', 'held', 'sent', 'undelivered', 'failed', 'delivered', 'read'], f.state)
+          > array_position(array['accepted', 'held', 'sent', 'undelivered', 'failed', 'delivered', 'read'], m.state)
+        -- An unknown time, code or title counts as the earliest.
+        when f.failed_at is distinct from m.failed_at then coalesce(f.failed_at < m.failed_at, f.failed_at is null)
+        when f.error_code is distinct from m.error_code then coalesce(f.error_code < m.error_code, f.error_code is null)
+        else coalesce(f.error_title collate "C" < m.error_title collate "C", f.error_title is null)
+      end as theirs
+      offset 0
+    ) as judged
   ),
   -- The earliest time of each status. What was read had been delivered, though the provider does not always say so.
   (delivered_at, delivered_inferred, read_at) = (
