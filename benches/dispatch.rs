@@ -118,7 +118,7 @@ async fn client_alone() -> anyhow::Result<()> {
                 let body = format!(
                     r#"{{"messaging_product":"whatsapp","to":"+90532{job:07}","type":"template","template":{{"name":"{TEMPLATE}","language":{{"code":"en_US"}},"components":[{{"type":"body","parameters":[{{"type":"text","parameter_name":"name","text":"Ada"}},{{"type":"text","parameter_name":"order","text":"1042"}},{{"type":"text","parameter_name":"carrier","text":"DHL"}}]}}]}},"biz_opaque_callback_data":"pr1.bench.{job}.1.1.261121"}}"#
                 );
-                client.post(&senders[job % senders.len()], Bytes::from(body)).await;
+                client.post(&senders[job % senders.len()], Bytes::from(body), || true).await;
             }
         });
     }

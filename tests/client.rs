@@ -7,7 +7,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -54,7 +54,7 @@ async fn post_to(endpoint: &Endpoint) -> Reply {
     let client = Client::new(endpoint).unwrap();
     let sender = client.sender("106", &token()).unwrap();
     client
-        .post(&sender, Bytes::from_static(BODY.as_bytes()))
+        .post(&sender, Bytes::from_static(BODY.as_bytes()), || true)
         .await
 }
 
@@ -209,10 +209,41 @@ async fn a_reused_connection_that_closes_on_a_request_is_no_answer_and_not_repea
     let client = Client::new(&peer.endpoint()).unwrap();
     let sender = client.sender("106", &token()).unwrap();
     let body = Bytes::from_static(BODY.as_bytes());
-    assert!(is_taken(&client.post(&sender, body.clone()).await.answer));
-    let second = client.post(&sender, body).await.answer;
+    assert!(is_taken(
+        &client.post(&sender, body.clone(), || true).await.answer
+    ));
+    let second = client.post(&sender, body, || true).await.answer;
     assert!(is_silence(&second, None), "{second:?}");
     assert_eq!(peer.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_request_that_is_too_late_when_a_connection_is_free_is_kept_back() {
+    let peer = Peer::answering(|_| Some(http("200 OK", "", TAKEN))).await;
+    let client = Client::new(&peer.endpoint()).unwrap();
+    let sender = client.sender("106", &token()).unwrap();
+    let body = Bytes::from_static(BODY.as_bytes());
+    let answer = client.post(&sender, body.clone(), || false).await.answer;
+    assert!(matches!(answer, Answer::NotSent { .. }), "{answer:?}");
+    assert!(is_taken(&client.post(&sender, body, || true).await.answer));
+    assert_eq!(peer.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn leave_is_asked_only_when_there_is_a_connection() {
+    let unreachable = endpoint("http://127.0.0.1:1".to_owned());
+    let client = Client::new(&unreachable).unwrap();
+    let sender = client.sender("106", &token()).unwrap();
+    let asked = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&asked);
+    let leave = move || {
+        seen.store(true, Ordering::SeqCst);
+        true
+    };
+    let body = Bytes::from_static(BODY.as_bytes());
+    let answer = client.post(&sender, body, leave).await.answer;
+    assert!(matches!(answer, Answer::NotSent { .. }), "{answer:?}");
+    assert!(!asked.load(Ordering::SeqCst));
 }
 
 #[tokio::test]
@@ -362,7 +393,7 @@ async fn messages_go_over_http2_from_several_clients() {
     let sender = client.sender("106", &token()).unwrap();
     for _ in 0..7 {
         let answer = client
-            .post(&sender, Bytes::from_static(BODY.as_bytes()))
+            .post(&sender, Bytes::from_static(BODY.as_bytes()), || true)
             .await
             .answer;
         assert!(is_taken(&answer), "{answer:?}");

@@ -72,6 +72,13 @@ pub enum Event {
         /// How long the statement took.
         took: Duration,
     },
+    /// A request was written to its connection.
+    Left {
+        /// The job.
+        id: JobId,
+        /// When, on the monotonic clock.
+        at: Duration,
+    },
     /// A request was answered, or was not.
     Posted {
         /// The job.
@@ -129,6 +136,11 @@ pub enum Action {
         body: Vec<u8>,
         /// What every receipt brings back.
         callback: String,
+        /// It is kept back when it could be written only after this, on the boot-time clock: the lease ends, or what was
+        /// checked is no longer fresh.
+        not_after: Duration,
+        /// As `not_after`, by the wall clock: the end of the job's validity.
+        expires_at: DateTime<Utc>,
     },
     /// Write outcomes.
     Settle(Batch),

@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until, timeout},
@@ -216,7 +217,13 @@ impl Shell {
                 sender,
                 body,
                 callback,
-            } => _ = tokio::spawn(shell.post(id, sender, body, callback)),
+                not_after,
+                expires_at,
+            } => {
+                let body = Bytes::from(request::finish(&body, &callback));
+                let leave = shell.clone().leave(id, not_after, expires_at);
+                _ = tokio::spawn(async move { shell.post(id, &sender, body, leave).await });
+            }
             Action::Settle(batch) => {
                 _ = tokio::spawn(async move {
                     let written = shell
@@ -266,15 +273,32 @@ impl Shell {
         None
     }
 
-    async fn post(
+    /// What is asked of a request when it is about to be written: whether it is still in time. If so, its time is told.
+    fn leave(
         self: Arc<Self>,
         id: JobId,
-        sender: Arc<Sender>,
-        body: Vec<u8>,
-        callback: String,
+        not_after: Duration,
+        expires_at: DateTime<Utc>,
+    ) -> impl FnOnce() -> bool + Send + Sync + 'static {
+        move || {
+            let now = self.now();
+            let is_in_time = now.boot < not_after && now.wall < expires_at;
+            if is_in_time {
+                tracing::trace!(target: "postrider::posted", job = id.0, at_micros = now.boot.as_micros() as u64);
+                self.tell(Event::Left { id, at: now.mono });
+            }
+            is_in_time
+        }
+    }
+
+    async fn post(
+        &self,
+        id: JobId,
+        sender: &Sender,
+        body: Bytes,
+        leave: impl FnOnce() -> bool + Send + Sync + 'static,
     ) {
-        let body = Bytes::from(request::finish(&body, &callback));
-        let reply = self.client.post(&sender, body).await;
+        let reply = self.client.post(sender, body, leave).await;
         self.meters.answered(&reply.answer, reply.took);
         let regain_access_in = reply.usage.and_then(|usage| usage.regain_access_in);
         self.tell(Event::Posted {

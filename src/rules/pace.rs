@@ -5,6 +5,9 @@
 //! before it. The *spacing* keeps posts apart inside the window, at twice the rate, so that a number that was idle does
 //! not fire all N at once.
 //!
+//! A slot is taken when a post is decided, and its time is known only when its request was written, which a connection
+//! that has to be made first may put off. Until then the post counts as if it left now, however late now is.
+//!
 //! Times are durations since some fixed start of the caller's monotonic clock.
 
 use std::{
@@ -135,8 +138,10 @@ impl Hand {
 pub struct Pacer {
     rate: Rate,
     allowance: Duration,
-    /// The last posts, oldest first; never more than the window may hold.
+    /// When the last posts left, oldest first; never more than the window may hold.
     posts: VecDeque<Duration>,
+    /// Slots that were taken for posts which have not left yet.
+    leaving: usize,
     spacing: RateLimiter<NotKeyed, InMemoryState, Hand, NoOpMiddleware<Shown>>,
     hand: Hand,
 }
@@ -149,6 +154,7 @@ impl Pacer {
             rate,
             allowance,
             posts: VecDeque::new(),
+            leaving: 0,
             spacing: RateLimiter::direct_with_clock(rate.quota(), hand.clone()),
             hand: hand.clone(),
         }
@@ -168,10 +174,11 @@ impl Pacer {
         }
     }
 
-    /// Records a post now if one may leave; otherwise says when to ask again.
+    /// Takes a slot if a post may leave now; otherwise says when to ask again. Whoever takes a slot says what became of it,
+    /// by [`left`](Self::left) or [`stayed`](Self::stayed).
     ///
     /// # Errors
-    /// The earliest time at which a post may leave.
+    /// The earliest time at which a post may leave; [`Duration::MAX`] when that depends on posts that have not left yet.
     pub fn take(&mut self, now: Duration) -> Result<(), Duration> {
         let free_at = self.ring_free_at(0);
         if free_at > now {
@@ -184,11 +191,24 @@ impl Pacer {
                     .wait_time_from(Shown(now.as_nanos() as u64))
                     .max(Duration::from_micros(1)));
         }
-        while self.posts.len() >= self.rate.capacity() {
+        self.leaving += 1;
+        Ok(())
+    }
+
+    /// The post of a taken slot was written at that time.
+    pub fn left(&mut self, at: Duration) {
+        self.leaving = self.leaving.saturating_sub(1);
+        // Nearly always the last; connections may finish in another order.
+        let place = self.posts.partition_point(|post| *post <= at);
+        self.posts.insert(place, at);
+        while self.posts.len() > self.rate.capacity() {
             self.posts.pop_front();
         }
-        self.posts.push_back(now);
-        Ok(())
+    }
+
+    /// The post of a taken slot will not leave.
+    pub fn stayed(&mut self) {
+        self.leaving = self.leaving.saturating_sub(1);
     }
 
     /// How many posts may leave until `then` by the ring alone, at most `most`.
@@ -201,17 +221,14 @@ impl Pacer {
 
     /// When the ring lets the post leave that comes `ahead` posts after the next one.
     fn ring_free_at(&self, ahead: usize) -> Duration {
-        let before_full = self.rate.capacity().saturating_sub(self.posts.len());
-        if ahead < before_full {
+        // With more posts remembered than the window may hold (the rate was lowered), the newest count.
+        let capacity = self.rate.capacity().saturating_sub(self.leaving);
+        let Some(in_the_way) = (self.posts.len() + ahead).checked_sub(capacity) else {
             return Duration::ZERO;
-        }
-        // With more posts remembered than the window may hold (the rate was lowered), the newest `capacity` count.
-        let surplus = self.posts.len().saturating_sub(self.rate.capacity());
-        self.posts
-            .get(surplus + ahead - before_full)
-            .map_or(Duration::MAX, |post| {
-                *post + self.rate.window() + self.allowance
-            })
+        };
+        self.posts.get(in_the_way).map_or(Duration::MAX, |post| {
+            *post + self.rate.window() + self.allowance
+        })
     }
 }
 
@@ -237,7 +254,10 @@ mod tests {
         let (mut now, mut posts) = (from, Vec::new());
         while now < end {
             match pacer.take(now) {
-                Ok(()) => posts.push(now),
+                Ok(()) => {
+                    pacer.left(now);
+                    posts.push(now);
+                }
                 Err(again) => now = again,
             }
         }
@@ -317,7 +337,50 @@ mod tests {
         assert_eq!(promised, granted);
     }
 
+    #[test]
+    fn posts_that_have_not_left_hold_their_slots_until_they_do() {
+        let mut pacer = pacer(2.0);
+        let mut now = Duration::from_secs(10);
+        assert_eq!(pacer.take(now), Ok(()));
+        now += Duration::from_millis(300);
+        assert_eq!(pacer.take(now), Ok(()));
+        now += Duration::from_secs(30);
+        assert_eq!(
+            pacer.take(now),
+            Err(Duration::MAX),
+            "both may leave any moment"
+        );
+        pacer.left(now);
+        assert_eq!(
+            pacer.take(now),
+            Err(now + Duration::from_secs(1) + ALLOWANCE),
+            "one left now, the other may"
+        );
+        pacer.stayed();
+        assert_eq!(pacer.take(now), Ok(()), "only one is in the window");
+    }
+
     proptest! {
+        #[test]
+        fn no_window_ever_holds_more_than_the_rate_by_the_times_at_which_posts_left(
+            rate in prop_oneof![Just(0.5), Just(2.5), Just(10.0), Just(80.0)],
+            steps in prop::collection::vec((0u64..200, 0usize..4, 0usize..4), 1..400),
+        ) {
+            let mut pacer = pacer(rate);
+            let (mut now, mut posts, mut leaving) = (Duration::from_secs(1), Vec::new(), 0);
+            for (gap, taken, written) in steps {
+                now += Duration::from_millis(gap);
+                leaving += (0..taken).filter(|_| pacer.take(now).is_ok()).count();
+                for _ in 0..written.min(leaving) {
+                    leaving -= 1;
+                    pacer.left(now);
+                    posts.push(now);
+                }
+            }
+            let limit = Rate::new(rate).expect("a rate");
+            prop_assert!(most_in_any(limit.window() + ALLOWANCE, &posts) <= limit.capacity());
+        }
+
         #[test]
         fn no_window_ever_holds_more_than_the_rate_whatever_stalls(
             rate in prop_oneof![Just(0.5), Just(2.5), Just(10.0), Just(80.0)],
@@ -328,6 +391,7 @@ mod tests {
             for gap in gaps {
                 now += Duration::from_millis(gap);
                 while pacer.take(now).is_ok() {
+                    pacer.left(now);
                     posts.push(now);
                 }
             }

@@ -1,8 +1,8 @@
 //! Posts messages. What can be made beforehand is: the URL is parsed once a number, the headers are made once, the body
 //! comes as bytes.
 //!
-//! What matters most here is to tell "certainly never left" from "perhaps taken". Only a connection that could not be
-//! made is the former. Everything after that, however unlikely it is that the provider saw the request, is no answer.
+//! What matters most here is to tell "certainly never left" from "perhaps taken". A request whose body no connection took
+//! is the former. Everything after that, however unlikely it is that the provider saw the request, is no answer.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -16,7 +16,10 @@ use reqwest::{
 };
 use secrecy::SecretString;
 
-use super::{ClientError, Endpoint, Usage, answer};
+use super::{
+    ClientError, Endpoint, Usage, answer,
+    letter::{Letter, Trace},
+};
 use crate::{
     channel::endpoint::{causes, read_body},
     rules::outcome::Answer,
@@ -83,15 +86,22 @@ impl Client {
         })
     }
 
-    /// Posts one message, once.
-    pub async fn post(&self, sender: &Sender, body: Bytes) -> Reply {
+    /// Posts one message, once. `leave` is called when a connection takes the request, immediately before it is written;
+    /// where it returns false nothing is, and the answer is [`Answer::NotSent`].
+    pub async fn post(
+        &self,
+        sender: &Sender,
+        body: Bytes,
+        leave: impl FnOnce() -> bool + Send + Sync + 'static,
+    ) -> Reply {
         let started = Instant::now();
+        let (letter, trace) = Letter::new(body, leave);
         let mut request = Request::new(Method::POST, sender.url.clone());
         *request.headers_mut() = sender.headers.clone();
-        *request.body_mut() = Some(body.into());
+        *request.body_mut() = Some(reqwest::Body::wrap(letter));
         let mut reply = match self.client().execute(request).await {
             Ok(response) => self.read(response).await,
-            Err(error) => Reply::without_response(error),
+            Err(error) => Reply::without_response(error, &trace),
         };
         reply.took = started.elapsed();
         reply
@@ -129,16 +139,14 @@ impl Client {
 }
 
 impl Reply {
-    fn without_response(error: reqwest::Error) -> Self {
-        // An error of connecting is the only one after which nothing was written: a request that finds its pooled
-        // connection closed looks the same whether its bytes had gone out or not.
-        let answer = if error.is_connect() {
-            Answer::NotSent {
+    fn without_response(error: reqwest::Error, trace: &Trace) -> Self {
+        let answer = if trace.has_left() {
+            Answer::NoAnswer {
+                http_status: None,
                 detail: causes(error),
             }
         } else {
-            Answer::NoAnswer {
-                http_status: None,
+            Answer::NotSent {
                 detail: causes(error),
             }
         };

@@ -2,6 +2,7 @@
 
 mod answer;
 mod client;
+mod letter;
 pub mod request;
 mod usage;
 

@@ -73,7 +73,7 @@ pub struct Worker {
     lanes: HashMap<Lane, LaneState>,
     /// Every job in memory, from the look until its outcome is written, with the time of its attempt.
     known: HashMap<JobId, Known>,
-    in_flight: HashMap<JobId, (Lane, Permitted)>,
+    in_flight: HashMap<JobId, Flight>,
     outbox: Outbox,
     /// When which lane may post next.
     due: BinaryHeap<Reverse<(Duration, Lane)>>,
@@ -89,6 +89,15 @@ pub struct Worker {
     urgent_lanes: HashSet<Lane>,
     draining: bool,
     finished: bool,
+}
+
+/// A request on its way.
+#[derive(Debug)]
+struct Flight {
+    lane: Lane,
+    permitted: Permitted,
+    /// Whether it was written to its connection.
+    has_left: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -142,6 +151,7 @@ impl Worker {
             } => {
                 self.attempted(urgent, &wanted, permitted, took, now);
             }
+            Event::Left { id, at } => self.left(id, at, now),
             Event::Posted {
                 id,
                 answer,

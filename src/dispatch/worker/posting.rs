@@ -8,7 +8,7 @@ use super::{
         lane::Permitted,
         settlement::{not_sent, settlement},
     },
-    Worker,
+    Flight, Worker,
 };
 use crate::{
     rules::{
@@ -23,6 +23,8 @@ use crate::{
 /// The first hold after a throttle; doubled by each further one.
 const THROTTLE_HOLD: Duration = Duration::from_secs(1);
 const THROTTLE_HOLD_MAX: Duration = Duration::from_secs(60);
+/// A request that found no connection for so long goes back to the queue: what was checked is no longer fresh.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(3);
 /// With every connection in use, the next look at the due lanes.
 const CROWDED_WAIT: Duration = Duration::from_millis(2);
 
@@ -72,7 +74,8 @@ impl Worker {
                 .front()
                 .is_some_and(|next| next.job.expires_at <= now.wall);
             if !expired && let Err(again) = state.pacer.take(now.mono) {
-                return Some(again);
+                // When all slots are taken by posts that have not left, the lane goes on when one has.
+                return (again < Duration::MAX).then_some(again);
             }
             let next = state.take_ready(priority)?;
             if expired {
@@ -81,12 +84,18 @@ impl Worker {
                 self.outbox
                     .push(not_sent(&next.attempt(), why, now.wall, now.wall), now.mono);
             } else {
-                self.put_on_wire(lane, next, actions);
+                self.put_on_wire(lane, next, now, actions);
             }
         }
     }
 
-    fn put_on_wire(&mut self, lane: Lane, mut next: Permitted, actions: &mut Vec<Action>) {
+    fn put_on_wire(
+        &mut self,
+        lane: Lane,
+        mut next: Permitted,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
         let Some(state) = self.lanes.get(&lane) else {
             return;
         };
@@ -104,8 +113,36 @@ impl Worker {
             sender: state.facts.sender.clone(),
             body,
             callback,
+            not_after: self.leases.deadline.min(now.boot + WRITTEN_WITHIN),
+            expires_at: next.job.expires_at,
         });
-        self.in_flight.insert(next.job.id, (lane, next));
+        let flight = Flight {
+            lane,
+            permitted: next,
+            has_left: false,
+        };
+        self.in_flight.insert(flight.permitted.job.id, flight);
+    }
+
+    /// A request was written: its slot counts from then.
+    pub(super) fn left(&mut self, id: JobId, at: Duration, now: Now) {
+        let Some(flight) = self.in_flight.get_mut(&id) else {
+            return;
+        };
+        flight.has_left = true;
+        let lane = flight.lane;
+        if let Some(state) = self.lanes.get_mut(&lane) {
+            state.pacer.left(at);
+        }
+        self.schedule(lane, now.mono);
+    }
+
+    /// The slot of a request that never left is free again.
+    fn stayed(&mut self, lane: Lane, now: Now) {
+        if let Some(state) = self.lanes.get_mut(&lane) {
+            state.pacer.stayed();
+        }
+        self.schedule(lane, now.mono);
     }
 
     pub(super) fn posted(
@@ -117,9 +154,17 @@ impl Worker {
         now: Now,
         actions: &mut Vec<Action>,
     ) {
-        let Some((lane, posted)) = self.in_flight.remove(&id) else {
+        let Some(Flight {
+            lane,
+            permitted: posted,
+            has_left,
+        }) = self.in_flight.remove(&id)
+        else {
             return;
         };
+        if !has_left {
+            self.stayed(lane, now);
+        }
         let consequence = judge(&answer);
         if let Some(wait) = regain_access_in {
             self.slow_account(lane, wait, now);

@@ -86,6 +86,8 @@ struct Bench {
     worker: Worker,
     mono: Duration,
     world: World,
+    /// Whether requests find no free connection.
+    no_connection: bool,
 }
 
 impl Bench {
@@ -107,6 +109,7 @@ impl Bench {
             worker: Worker::new(settings),
             mono: Duration::from_secs(10),
             world: world(rate),
+            no_connection: false,
         };
         bench.lease_until(Duration::from_secs(3_600));
         bench.show_world();
@@ -124,15 +127,27 @@ impl Bench {
     fn tell(&mut self, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
         self.worker.note(event, self.now(), &mut actions);
-        self.worker.turn(self.now(), &mut actions);
-        actions
+        self.turn(actions)
     }
 
     fn wait(&mut self, time: Duration) -> Vec<Action> {
         self.mono += time;
-        let mut actions = Vec::new();
+        self.turn(Vec::new())
+    }
+
+    /// A turn after which everything that was posted is written at once, unless no connection is free.
+    fn turn(&mut self, mut actions: Vec<Action>) -> Vec<Action> {
         self.worker.turn(self.now(), &mut actions);
+        if !self.no_connection {
+            for id in posts(&actions) {
+                self.worker.note(self.left(id), self.now(), &mut actions);
+            }
+        }
         actions
+    }
+
+    fn left(&self, id: JobId) -> Event {
+        Event::Left { id, at: self.mono }
     }
 
     fn lease_until(&mut self, deadline: Duration) -> Vec<Action> {
@@ -209,6 +224,20 @@ impl Bench {
             permitted,
             took,
         })
+    }
+
+    /// What is posted in so many steps of 20 ms, with every attempt permitted.
+    fn send(&mut self, steps: usize) -> Vec<JobId> {
+        let mut posted = Vec::new();
+        for _ in 0..steps {
+            let actions = self.wait(Duration::from_millis(20));
+            posted.extend(posts(&actions));
+            let wanted = attempts(&actions);
+            if !wanted.is_empty() {
+                posted.extend(posts(&self.permit(&wanted)));
+            }
+        }
+        posted
     }
 
     /// One normal job, looked at, attempted and on the wire.
@@ -559,6 +588,34 @@ fn an_attempt_that_is_committed_during_a_drain_goes_back_unposted() {
     let waiting: Vec<_> = batches.iter().flat_map(|batch| &batch.waiting).collect();
     assert_eq!(waiting.len(), 1, "{batches:?}");
     assert_eq!(waiting[0].answered.outcome, "not_sent");
+}
+
+#[test]
+fn a_post_counts_from_when_it_was_written_however_late_that_is() {
+    let mut bench = Bench::new(1.0);
+    bench.no_connection = true;
+    let jobs = (1..=3).map(|id| bench.seen(id, LANE, Priority::Normal));
+    let jobs = jobs.collect();
+    let wanted = attempts(&bench.look(jobs));
+    assert_eq!(posts(&bench.permit(&wanted)), [JobId(1)]);
+    assert_eq!(bench.send(150), [], "the first may be written any moment");
+    let written = bench.left(JobId(1));
+    bench.tell(written);
+    assert_eq!(bench.send(49), [], "less than a second ago");
+    assert_eq!(bench.send(10), [JobId(2)]);
+}
+
+#[test]
+fn a_request_that_never_left_gives_its_slot_back() {
+    let mut bench = Bench::new(1.0);
+    bench.no_connection = true;
+    let jobs = (1..=2).map(|id| bench.seen(id, LANE, Priority::Normal));
+    let jobs = jobs.collect();
+    let wanted = attempts(&bench.look(jobs));
+    assert_eq!(posts(&bench.permit(&wanted)), [JobId(1)]);
+    let detail = "no connection".to_owned();
+    bench.answer(JobId(1), Answer::NotSent { detail });
+    assert_eq!(bench.send(100), [JobId(2)]);
 }
 
 #[test]
