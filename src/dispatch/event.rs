@@ -130,6 +130,8 @@ pub enum Action {
     Post {
         /// The job.
         id: JobId,
+        /// Its number's lane.
+        lane: Lane,
         /// Where to.
         sender: Arc<Sender>,
         /// The body up to the callback data.

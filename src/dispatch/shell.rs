@@ -25,7 +25,7 @@ use super::{
 use crate::{
     channel::whatsapp::{Client, Sender, request},
     clock,
-    rules::job::JobId,
+    rules::job::{JobId, Lane},
     store::{Store, attempt, look, settle},
 };
 
@@ -214,6 +214,7 @@ impl Shell {
             }
             Action::Post {
                 id,
+                lane,
                 sender,
                 body,
                 callback,
@@ -221,7 +222,7 @@ impl Shell {
                 expires_at,
             } => {
                 let body = Bytes::from(request::finish(&body, &callback));
-                let leave = shell.clone().leave(id, not_after, expires_at);
+                let leave = shell.clone().leave(lane, id, not_after, expires_at);
                 _ = tokio::spawn(async move { shell.post(id, &sender, body, leave).await });
             }
             Action::Settle(batch) => {
@@ -276,6 +277,7 @@ impl Shell {
     /// What is asked of a request when it is about to be written: whether it is still in time. If so, its time is told.
     fn leave(
         self: Arc<Self>,
+        lane: Lane,
         id: JobId,
         not_after: Duration,
         expires_at: DateTime<Utc>,
@@ -284,7 +286,8 @@ impl Shell {
             let now = self.now();
             let is_in_time = now.boot < not_after && now.wall < expires_at;
             if is_in_time {
-                tracing::trace!(target: "postrider::posted", job = id.0, at_micros = now.boot.as_micros() as u64);
+                let at_micros = now.boot.as_micros() as u64;
+                tracing::trace!(target: "postrider::posted", lane = lane.0, job = id.0, at_micros);
                 self.tell(Event::Left { id, at: now.mono });
             }
             is_in_time

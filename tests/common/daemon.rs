@@ -65,8 +65,14 @@ impl Postrider {
 
     /// Starts the daemon; it is not ready yet.
     pub(crate) fn start(self: &Arc<Self>, args: &[&str]) -> Daemon {
+        self.start_logging(args, "")
+    }
+
+    /// Starts the daemon with this filter of its log.
+    pub(crate) fn start_logging(self: &Arc<Self>, args: &[&str], filter: &str) -> Daemon {
         let mut child = self
             .command(&[&["run"], args].concat())
+            .env("POSTRIDER_LOG", filter)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

@@ -26,6 +26,7 @@ use sqlx::{
 use tokio::sync::OnceCell;
 
 pub(crate) mod daemon;
+pub(crate) mod pacing;
 pub(crate) mod receiving;
 pub(crate) mod rig;
 pub(crate) mod sql;

@@ -24,8 +24,10 @@ const COMMITS_MAX: usize = 2;
 const URGENT_COMMITS_MAX: usize = 4;
 /// One statement's worth.
 const BATCH_MAX: usize = 1_000;
-/// A commit is expected to take as long as lately, but not longer than this.
+/// A commit is expected to take as long as the longest of late, but not longer than this.
 const COMMIT_EXPECTED_MAX: Duration = Duration::from_millis(500);
+/// A long one is half forgotten after so long: stalls tend to come back (checkpoints, backups).
+const COMMIT_HALF_LIFE: Duration = Duration::from_secs(10);
 /// Outcomes that may wait for the database before no more is attempted.
 const UNSETTLED_MAX: usize = 20_000;
 
@@ -36,6 +38,21 @@ pub(super) struct Commits {
     pub(super) running: usize,
     pub(super) urgent_running: usize,
     expected: Duration,
+    expected_at: Duration,
+}
+
+impl Commits {
+    /// How long a commit may take now, by those of late.
+    fn expected(&self, now: Duration) -> Duration {
+        let half_lives =
+            now.saturating_sub(self.expected_at).as_secs_f64() / COMMIT_HALF_LIFE.as_secs_f64();
+        self.expected.mul_f64(0.5_f64.powf(half_lives))
+    }
+
+    fn took(&mut self, took: Duration, now: Duration) {
+        self.expected = self.expected(now).max(took).min(COMMIT_EXPECTED_MAX);
+        self.expected_at = now;
+    }
 }
 
 impl Worker {
@@ -71,7 +88,7 @@ impl Worker {
         now: Now,
         actions: &mut Vec<Action>,
     ) -> bool {
-        let horizon = now.mono + ATTEMPT_EVERY + 2 * self.commits.expected;
+        let horizon = now.mono + ATTEMPT_EVERY + 2 * self.commits.expected(now.mono);
         let mut wanted = Vec::new();
         for lane in lanes {
             if !self
@@ -132,7 +149,7 @@ impl Worker {
             &mut self.commits.running
         };
         *running -= 1;
-        self.commits.expected = ((3 * self.commits.expected + took) / 4).min(COMMIT_EXPECTED_MAX);
+        self.commits.took(took, now.mono);
         let mut lanes: Vec<Lane> = Vec::new();
         let lane_of: std::collections::HashMap<JobId, Lane> =
             wanted.iter().map(|w| (w.id, w.lane)).collect();

@@ -110,6 +110,7 @@ impl Worker {
         let body = std::mem::take(&mut next.job.body);
         actions.push(Action::Post {
             id: next.job.id,
+            lane,
             sender: state.facts.sender.clone(),
             body,
             callback,
