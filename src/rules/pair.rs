@@ -1,0 +1,260 @@
+//! How often one number may write to one person.
+//!
+//! The provider lets a number write to a user once every 6 s, and up to 45 times at once on credit of the time that
+//! follows; more is refused with 131056, and then a wait of 4^n s is advised (Meta, pair rate limits, 2026-09). So each
+//! pair has a bucket: 45 tokens, one back each 6 s.
+//!
+//! A job meets its bucket twice, because attempts are committed in batches before their slots: before the attempt
+//! [`Pairs::ask`] and [`Pairs::promise`], so that two jobs attempted at once do not go on one token; at the slot
+//! [`Pairs::keep`], which may still say no when the provider has refused the pair meanwhile, or [`Pairs::release`] when
+//! the job is not sent after all. The token is taken at the slot, since it is the posts that the provider counts.
+//!
+//! A bucket is kept only while it is not full, stopped or promised, and at most as many as the caller allows. When more
+//! are needed at once, those are forgotten that miss least, and these pairs may send as many messages too early as their
+//! buckets missed: [`Pairs::forgotten_early`] says how often that happened. Holding back everybody new instead would
+//! stop people who have every right to their message.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    time::Duration,
+};
+
+use super::{job::Lane, moment::Moment, retry::pair_wait};
+
+/// A number and a person, the latter by their keyed hash.
+pub type Pair = (Lane, i64);
+
+/// What a pair may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allowance {
+    /// Messages at once, from 1: tokens in a full bucket.
+    pub burst: u32,
+    /// One token comes back every so often; above zero.
+    pub refill: Duration,
+}
+
+impl Default for Allowance {
+    /// 45, and one every 6 s (Meta, pair rate limits, 2026-09).
+    fn default() -> Self {
+        Self {
+            burst: 45,
+            refill: Duration::from_secs(6),
+        }
+    }
+}
+
+impl Allowance {
+    /// How long before a full bucket it has `tokens` tokens: the refill of all the others.
+    fn before_full(&self, tokens: u32) -> Duration {
+        self.refill * self.burst.saturating_sub(tokens)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    /// When all tokens will be back.
+    full_at: Moment,
+    /// Tokens that are promised and not yet taken.
+    promised: u32,
+    /// Refusals by the provider in a row.
+    refusals: u32,
+    /// The last stop ends here.
+    stopped_until: Moment,
+}
+
+impl Bucket {
+    const FULL: Self = Self {
+        full_at: Moment::LONG_AGO,
+        promised: 0,
+        refusals: 0,
+        stopped_until: Moment::LONG_AGO,
+    };
+
+    /// When a token is there that nobody was promised, and no stop holds.
+    fn free_at(&self, allowance: Allowance) -> Moment {
+        let needed = self.promised.saturating_add(1);
+        let token_at = self.full_at - allowance.before_full(needed);
+        token_at.max(self.stopped_until)
+    }
+
+    fn take(&mut self, allowance: Allowance, at: Moment) {
+        self.full_at = self.full_at.max(at) + allowance.refill;
+    }
+
+    /// From then on it says nothing that a new bucket would not say.
+    fn matters_until(&self) -> Moment {
+        self.full_at.max(self.stopped_until)
+    }
+}
+
+/// The buckets of all pairs of some numbers.
+#[derive(Debug)]
+pub struct Pairs {
+    allowance: Allowance,
+    buckets: HashMap<Pair, Bucket>,
+    max: usize,
+    /// With so many, those that do not matter any more are swept out.
+    sweep_at: usize,
+    forgotten_early: u64,
+}
+
+/// Below this, sweeping gains nothing.
+const SWEEP_FROM: usize = 1_000;
+/// When all that are left matter, one in so many is forgotten, so that the next sweep is not due at once.
+const FORGET_ONE_IN: usize = 8;
+
+impl Pairs {
+    /// No pair has posted yet; at most `max` are remembered, beside those that are promised a token.
+    #[must_use]
+    pub fn new(allowance: Allowance, max: usize) -> Self {
+        let max = max.max(1);
+        Self {
+            allowance,
+            buckets: HashMap::new(),
+            max,
+            sweep_at: SWEEP_FROM.min(max),
+            forgotten_early: 0,
+        }
+    }
+
+    /// Changes the allowance. What a bucket misses, it misses on: a change is no burst.
+    pub fn set_allowance(&mut self, allowance: Allowance, now: Moment) {
+        let scale = allowance.refill.as_secs_f64() / self.allowance.refill.as_secs_f64();
+        for bucket in self.buckets.values_mut() {
+            bucket.full_at = now + bucket.full_at.since(now).mul_f64(scale);
+        }
+        self.allowance = allowance;
+    }
+
+    /// Whether one more message may go to the pair. Changes nothing: whoever goes on makes a promise.
+    ///
+    /// # Errors
+    /// When to ask again: a token is back, or the stop ends. A released promise frees a token before.
+    pub fn ask(&self, pair: Pair, now: Moment) -> Result<(), Moment> {
+        let bucket = self.buckets.get(&pair).unwrap_or(&Bucket::FULL);
+        match bucket.free_at(self.allowance) {
+            free_at if free_at > now => Err(free_at),
+            // All that even a full bucket holds is promised.
+            _ if bucket.promised >= self.allowance.burst => Err(now + self.allowance.refill),
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps a token for a post to the pair until [`Pairs::keep`] or [`Pairs::release`], of which exactly one must follow.
+    pub fn promise(&mut self, pair: Pair, now: Moment) {
+        self.bucket(pair, now).promised += 1;
+    }
+
+    /// The promised post is to leave now; if it may, its token is taken, whatever the provider answers.
+    ///
+    /// # Errors
+    /// When to ask again: the provider has refused the pair since the promise, which is over.
+    pub fn keep(&mut self, pair: Pair, now: Moment) -> Result<(), Moment> {
+        let allowance = self.allowance;
+        let bucket = self.bucket(pair, now);
+        bucket.promised = bucket.promised.saturating_sub(1);
+        // The promises of others do not stand before this one.
+        let alone = Bucket {
+            promised: 0,
+            ..*bucket
+        };
+        match alone.free_at(allowance) {
+            free_at if free_at > now => Err(free_at),
+            _ => {
+                bucket.take(allowance, now);
+                Ok(())
+            }
+        }
+    }
+
+    /// The promised post does not leave.
+    pub fn release(&mut self, pair: Pair) {
+        if let Some(bucket) = self.buckets.get_mut(&pair) {
+            bucket.promised = bucket.promised.saturating_sub(1);
+        }
+    }
+
+    /// The provider refused the pair with 131056: it rests for 4^n s ([`pair_wait`]), then one message may try. Returns
+    /// until when. Requests that were on the wire together are refused together: that is one refusal.
+    pub fn throttled(&mut self, pair: Pair, now: Moment) -> Moment {
+        let allowance = self.allowance;
+        let bucket = self.bucket(pair, now);
+        if bucket.stopped_until > now {
+            return bucket.stopped_until;
+        }
+        bucket.refusals = bucket.refusals.saturating_add(1);
+        bucket.stopped_until = now + pair_wait(bucket.refusals);
+        // The provider has seen more than we have: its bucket is empty, and ours has no more than the one to try with.
+        bucket.full_at = bucket
+            .full_at
+            .max(bucket.stopped_until + allowance.before_full(1));
+        bucket.stopped_until
+    }
+
+    /// The provider took a message of the pair: the next refusal is the first in a row. It is also after a rest that fills
+    /// the bucket.
+    pub fn accepted(&mut self, pair: Pair) {
+        if let Some(bucket) = self.buckets.get_mut(&pair) {
+            bucket.refusals = 0;
+        }
+    }
+
+    /// Counts a post made at `at` by whoever had the number before, so that a take-over is no burst. Posts must come in
+    /// the order of their times; those older than `burst` times `refill` (270 s) say nothing any more.
+    pub fn restore(&mut self, pair: Pair, at: Moment, now: Moment) {
+        let allowance = self.allowance;
+        self.bucket(pair, now).take(allowance, at);
+    }
+
+    /// How many pairs are remembered.
+    #[must_use]
+    pub fn remembered(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// How many pairs were forgotten while their buckets were not full, because there were too many at once.
+    #[must_use]
+    pub fn forgotten_early(&self) -> u64 {
+        self.forgotten_early
+    }
+
+    fn bucket(&mut self, pair: Pair, now: Moment) -> &mut Bucket {
+        if self.buckets.len() >= self.sweep_at && !self.buckets.contains_key(&pair) {
+            self.sweep(now);
+        }
+        match self.buckets.entry(pair) {
+            Entry::Occupied(bucket) => {
+                let bucket = bucket.into_mut();
+                if bucket.matters_until() <= now {
+                    // As if it had been swept out: what a pair may do does not depend on when that happens.
+                    bucket.refusals = 0;
+                }
+                bucket
+            }
+            Entry::Vacant(free) => free.insert(Bucket::FULL),
+        }
+    }
+
+    /// Forgets what does not matter any more and, if that is not enough, what matters least.
+    fn sweep(&mut self, now: Moment) {
+        self.forget_until(now);
+        let left = self.buckets.len();
+        if left >= self.max {
+            let mut ends: Vec<Moment> = self.buckets.values().map(Bucket::matters_until).collect();
+            let least = (left - self.max + self.max / FORGET_ONE_IN).min(left - 1);
+            let end = *ends.select_nth_unstable(least).1;
+            self.forget_until(end);
+            self.forgotten_early += (left - self.buckets.len()) as u64;
+        }
+        self.sweep_at = (self.buckets.len() * 2).clamp(SWEEP_FROM.min(self.max), self.max);
+    }
+
+    /// Forgets the buckets that do not matter after `end`, except those that are promised.
+    fn forget_until(&mut self, end: Moment) {
+        self.buckets
+            .retain(|_, bucket| bucket.promised > 0 || bucket.matters_until() > end);
+    }
+}
+
+#[cfg(test)]
+mod tests;
