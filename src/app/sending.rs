@@ -13,13 +13,13 @@ use crate::{
     dispatch::{
         applying::Applying,
         crew::{Crew, Tools},
-        knowing::{Guide, Knowing},
+        knowing::{Guide, Knowing, Share},
         leasing::{self, Leasing},
         ringing,
         worker::Settings,
     },
     instance::Instance,
-    rules::{pace, retry::Policy, template},
+    rules::{pace, pair::Allowance, retry::Policy, template},
     service::{Phase, Service},
 };
 
@@ -138,6 +138,15 @@ fn guide(config: &Config, environment: &Environment) -> Guide {
         rate: match config.pacing.messages_per_second {
             Rate::PerSecond(rate) => pace::Rate::new(rate).ok(),
             Rate::Auto => None,
+        },
+        share: Share {
+            elsewhere: config.limits.elsewhere,
+            headroom: config.limits.headroom,
+            urgent_reserve: config.limits.urgent_reserve,
+        },
+        pair: Allowance {
+            burst: config.limits.pair_burst,
+            refill: config.limits.pair_refill(),
         },
         tokens,
     }

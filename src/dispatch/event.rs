@@ -72,6 +72,15 @@ pub enum Event {
         /// How long the statement took.
         took: Duration,
     },
+    /// What was posted through a pool before.
+    Counted {
+        /// The pool.
+        pool: Arc<str>,
+        /// The lanes that were asked about.
+        lanes: Vec<Lane>,
+        /// Each person with the time of their last message that counts; `None` when the database did not answer.
+        posts: Option<Vec<(i64, DateTime<Utc>)>>,
+    },
     /// A request was written to its connection.
     Left {
         /// The job.
@@ -116,6 +125,15 @@ pub enum Action {
         held: Vec<HeldTemplate>,
         /// Jobs to leave out, because memory has them.
         known: Vec<JobId>,
+    },
+    /// Read what was posted through a pool before.
+    Count {
+        /// The pool.
+        pool: Arc<str>,
+        /// Its lanes.
+        lanes: Vec<Lane>,
+        /// Whether other numbers of their portfolio belong to the pool.
+        whole_portfolio: bool,
     },
     /// Commit attempts.
     Attempt {

@@ -8,20 +8,23 @@ use std::{
 };
 
 use secrecy::SecretString;
+use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     crew::Crew,
     event::Event,
-    world::{LaneFacts, World},
+    world::{LaneFacts, PoolFacts, World},
 };
 use crate::{
     channel::whatsapp::{Client, Sender},
     rules::{
         job::{Lane, TemplateName},
         pace::{Rate, provider_rate},
+        pair::Allowance,
         template::{Template, Whitespace},
+        tier::Limit,
     },
     store::{
         Store,
@@ -44,8 +47,23 @@ pub struct Guide {
     pub whitespace: Whitespace,
     /// Messages per second of a number that nobody set a rate for; `None`: what the provider says.
     pub rate: Option<Rate>,
+    /// How much of the messaging limits may be used.
+    pub share: Share,
+    /// How often a number may write to one person.
+    pub pair: Allowance,
     /// Tokens by account.
     pub tokens: BTreeMap<String, SecretString>,
+}
+
+/// How much of a messaging limit may be used; see [`Limit`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Share {
+    /// How many recipients other systems of the same portfolio use.
+    pub elsewhere: u32,
+    /// The share of the rest that is never used, 0 to 1.
+    pub headroom: f64,
+    /// The share of the rest that only urgent jobs may use, 0 to 1.
+    pub urgent_reserve: f64,
 }
 
 /// What keeps the picture.
@@ -124,6 +142,8 @@ impl Picture {
     }
 
     fn world(&mut self, facts: Facts, guide: &Guide, client: &Client) -> World {
+        let limit_per_number =
+            facts.settings.get("limit_scope").and_then(Value::as_str) == Some("number");
         let lanes = facts
             .numbers
             .iter()
@@ -131,13 +151,18 @@ impl Picture {
                 let sender = self.sender(number, guide, client)?;
                 Some((
                     number.lane,
-                    lane_facts(number, sender, &facts.pauses, guide),
+                    LaneFacts {
+                        pool: pool(number, limit_per_number, guide.share),
+                        ..lane_facts(number, sender, &facts.pauses, guide)
+                    },
                 ))
             })
             .collect::<HashMap<Lane, LaneFacts>>();
         World {
             installation: facts.settings.installation().to_owned(),
             whitespace: guide.whitespace,
+            limit_per_number,
+            pair: guide.pair,
             lanes,
             paused_templates: facts.pauses.iter().filter_map(paused_template).collect(),
             kinds: facts.kinds,
@@ -188,8 +213,26 @@ fn lane_facts(
         rate: set.or(guide.rate).unwrap_or_else(provider),
         free_at: number.free_at,
         stopped: stopped(number, pauses),
+        pool: None,
         sender,
     }
+}
+
+/// What the number's messaging limit applies to, if it has one.
+fn pool(number: &NumberFact, limit_per_number: bool, share: Share) -> Option<PoolFacts> {
+    let name = match limit_per_number {
+        true => &number.phone_number_id,
+        false => &number.portfolio_id,
+    };
+    Some(PoolFacts {
+        name: name.as_str().into(),
+        limit: Limit {
+            recipients: Some(u32::try_from(number.messaging_limit?).unwrap_or(0)),
+            elsewhere: share.elsewhere,
+            headroom: share.headroom,
+            urgent_reserve: share.urgent_reserve,
+        },
+    })
 }
 
 /// Why the number may not send, for people.

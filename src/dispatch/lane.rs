@@ -49,7 +49,9 @@ pub struct Prepared {
     pub person: String,
     /// Keyed hash of the person.
     pub recipient_hash: i64,
-    /// Whether it counts against the messaging limit.
+    /// The person's service window with this number, if one is open.
+    pub window_until: Option<DateTime<Utc>>,
+    /// Whether it counts against the messaging limit; known when it is admitted.
     pub counted: bool,
     /// The request's body up to the callback data.
     pub body: Vec<u8>,
@@ -143,6 +145,12 @@ pub struct LaneState {
     pub pacer: Pacer,
     /// Passed the gate, without an attempt.
     pub buffered: ByPriority<VecDeque<Prepared>>,
+    /// Passed the gate, but the messaging limit has no room for them.
+    pub parked: ByPriority<VecDeque<Prepared>>,
+    /// When some room is back, as far as can be foreseen.
+    pub room_at: Duration,
+    /// When the first of them was put there.
+    pub parked_since: Duration,
     /// With an attempt that is being committed.
     pub attempting: HashMap<JobId, Prepared>,
     /// With a committed attempt, waiting for a slot.
@@ -169,6 +177,9 @@ impl LaneState {
             pacer: Pacer::new(facts.rate, jitter_allowance, hand),
             facts,
             buffered: Default::default(),
+            parked: Default::default(),
+            room_at: Duration::MAX,
+            parked_since: Duration::ZERO,
             attempting: HashMap::new(),
             ready: Default::default(),
             attempt_turns: Turns::default(),
@@ -204,15 +215,55 @@ impl LaneState {
                 .any(|job| job.priority == Priority::Urgent)
     }
 
-    /// Takes the next job to be attempted out of the buffer.
-    pub fn next_to_attempt(&mut self) -> Option<&Prepared> {
+    /// How many jobs wait for room.
+    #[must_use]
+    pub fn parked(&self) -> usize {
+        self.parked.iter().map(VecDeque::len).sum()
+    }
+
+    /// Takes the next job to be attempted out of the buffers.
+    pub fn next_buffered(&mut self) -> Option<(Priority, Prepared)> {
         let buffered = &self.buffered;
-        let waits = |priority: Priority| !buffered[priority as usize].is_empty();
-        let priority = self.attempt_turns.next(waits)?;
-        self.attempt_turns.took(priority, waits);
+        let priority = self
+            .attempt_turns
+            .next(|priority| !buffered[priority as usize].is_empty())?;
         let job = self.buffered[priority as usize].pop_front()?;
-        let id = job.id;
-        Some(self.attempting.entry(id).insert_entry(job).into_mut())
+        Some((priority, job))
+    }
+
+    /// The job that was taken out is attempted.
+    pub fn start_attempt(&mut self, priority: Priority, job: Prepared) -> &Prepared {
+        let buffered = &self.buffered;
+        self.attempt_turns.took(priority, |other| {
+            other == priority || !buffered[other as usize].is_empty()
+        });
+        self.attempting.entry(job.id).insert_entry(job).into_mut()
+    }
+
+    /// The job that was taken out waits until there is room, at `room_at` at the soonest.
+    pub fn park(&mut self, job: Prepared, room_at: Duration, now: Duration) {
+        if self.parked() == 0 {
+            self.parked_since = now;
+            self.room_at = room_at;
+        }
+        self.room_at = self.room_at.min(room_at);
+        self.parked[job.priority as usize].push_back(job);
+    }
+
+    /// What waited for room comes before what was looked at since.
+    pub fn unpark(&mut self) {
+        for (parked, buffered) in self.parked.iter_mut().zip(&mut self.buffered) {
+            parked.append(buffered);
+            std::mem::swap(parked, buffered);
+        }
+    }
+
+    /// Forgets what waits for room; it will be read again from the head.
+    pub fn forget_parked(&mut self) -> Vec<JobId> {
+        let jobs = self.parked.iter_mut().flat_map(|jobs| jobs.drain(..));
+        let ids = jobs.map(|job| job.id).collect();
+        self.reading.iter_mut().for_each(Reading::reset);
+        ids
     }
 
     /// The priority whose job takes the next slot.
@@ -236,6 +287,7 @@ impl LaneState {
         let waiting = self
             .buffered
             .iter_mut()
+            .chain(&mut self.parked)
             .flat_map(|jobs| jobs.drain(..))
             .map(|job| job.id)
             .collect();

@@ -17,6 +17,7 @@ pub mod event;
 pub mod knowing;
 pub mod lane;
 pub mod leasing;
+pub mod limits;
 pub mod meters;
 pub mod outbox;
 pub mod ringing;

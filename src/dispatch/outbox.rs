@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     rules::job::JobId,
-    store::settle::{Accepted, Dead, Waiting},
+    store::settle::{Accepted, Dead, Deferred, Waiting},
 };
 
 /// A batch is written when it has this many outcomes, or when its oldest has waited for [`BATCH_AGE_MAX`].
@@ -28,6 +28,8 @@ pub enum Settlement {
     Waiting(Waiting),
     /// It ends unsent.
     Dead(Dead),
+    /// It was not attempted, and comes back later.
+    Deferred(Deferred),
 }
 
 /// Outcomes that are written together.
@@ -39,13 +41,15 @@ pub struct Batch {
     pub waiting: Vec<Waiting>,
     /// Jobs that end unsent.
     pub dead: Vec<Dead>,
+    /// Jobs without an attempt that come back later.
+    pub deferred: Vec<Deferred>,
 }
 
 impl Batch {
     /// How many outcomes it has.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.accepted.len() + self.waiting.len() + self.dead.len()
+        self.accepted.len() + self.waiting.len() + self.dead.len() + self.deferred.len()
     }
 
     /// Whether it has none.
@@ -61,6 +65,7 @@ impl Batch {
         accepted
             .chain(waiting)
             .chain(self.dead.iter().map(|d| d.id))
+            .chain(self.deferred.iter().map(|d| d.id))
     }
 
     fn push(&mut self, settlement: Settlement) {
@@ -68,6 +73,7 @@ impl Batch {
             Settlement::Accepted(accepted) => self.accepted.push(accepted),
             Settlement::Waiting(waiting) => self.waiting.push(waiting),
             Settlement::Dead(dead) => self.dead.push(dead),
+            Settlement::Deferred(deferred) => self.deferred.push(deferred),
         }
     }
 
@@ -75,6 +81,7 @@ impl Batch {
         self.accepted.append(&mut other.accepted);
         self.waiting.append(&mut other.waiting);
         self.dead.append(&mut other.dead);
+        self.deferred.append(&mut other.deferred);
     }
 }
 

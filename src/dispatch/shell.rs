@@ -26,7 +26,7 @@ use crate::{
     channel::whatsapp::{Client, Sender, request},
     clock,
     rules::job::{JobId, Lane},
-    store::{Store, attempt, look, settle},
+    store::{Store, attempt, ledger, look, settle},
 };
 
 /// A statement that takes longer is given up: its connection is closed, and what it may have done is found out later.
@@ -195,6 +195,17 @@ impl Shell {
                     shell.tell(Event::Looked { why, cursors, seen });
                 })
             }
+            Action::Count {
+                pool,
+                lanes,
+                whole_portfolio,
+            } => {
+                _ = tokio::spawn(async move {
+                    let posts = ledger::posts(shell.store.pool(), &lanes, whole_portfolio);
+                    let posts = shell.ask("ledger", STATEMENT_MAX, posts).await;
+                    shell.tell(Event::Counted { pool, lanes, posts });
+                })
+            }
             Action::Attempt {
                 urgent,
                 held,
@@ -322,6 +333,9 @@ impl Shell {
         }
         if !batch.dead.is_empty() {
             settle::dead(pool, &batch.dead).await?;
+        }
+        if !batch.deferred.is_empty() {
+            settle::deferred(pool, &batch.deferred).await?;
         }
         self.meters.settled(batch);
         Ok(())

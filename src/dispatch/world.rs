@@ -9,7 +9,9 @@ use crate::{
     rules::{
         job::{Lane, TemplateName},
         pace::Rate,
+        pair::Allowance,
         template::{Standing, Template, Whitespace},
+        tier::Limit,
     },
     store::{facts::KindFact, look::HeldTemplate},
 };
@@ -23,6 +25,10 @@ pub struct World {
     pub whitespace: Whitespace,
     /// Every number that the configuration names.
     pub lanes: HashMap<Lane, LaneFacts>,
+    /// Whether each number has a messaging limit of its own; else all numbers of a portfolio share one.
+    pub limit_per_number: bool,
+    /// How often a number may write to one person.
+    pub pair: Allowance,
     /// Every kind.
     pub kinds: HashMap<Arc<str>, KindFact>,
     /// Templates by account.
@@ -42,12 +48,23 @@ pub struct LaneFacts {
     pub shard: i16,
     /// How fast it may post.
     pub rate: Rate,
+    /// What its messaging limit applies to; `None` when it has no limit.
+    pub pool: Option<PoolFacts>,
     /// Nothing may be posted for it before this.
     pub free_at: DateTime<Utc>,
     /// Why nothing may be posted for it now, for people; `None` when it may.
     pub stopped: Option<String>,
     /// Where its requests go.
     pub sender: Arc<Sender>,
+}
+
+/// What a messaging limit applies to, and the limit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolFacts {
+    /// The portfolio's id, or the number's where each number has its own limit.
+    pub name: Arc<str>,
+    /// How much of it may be used.
+    pub limit: Limit,
 }
 
 impl World {

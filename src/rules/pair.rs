@@ -117,6 +117,12 @@ impl Pairs {
         }
     }
 
+    /// The allowance that holds now.
+    #[must_use]
+    pub fn allowance(&self) -> Allowance {
+        self.allowance
+    }
+
     /// Changes the allowance. What a bucket misses, it misses on: a change is no burst.
     pub fn set_allowance(&mut self, allowance: Allowance, now: Moment) {
         let scale = allowance.refill.as_secs_f64() / self.allowance.refill.as_secs_f64();

@@ -21,6 +21,7 @@ pub mod inbound;
 pub mod inspect;
 pub mod jobs;
 pub mod lease;
+pub mod ledger;
 pub mod look;
 pub mod migrate;
 pub mod overview;

@@ -93,6 +93,39 @@ pub struct Dead {
     pub tags: Tags,
 }
 
+/// The job was not attempted, and comes back later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deferred {
+    /// The job.
+    pub id: JobId,
+    /// Attempts answered, as memory believes.
+    pub tries: i32,
+    /// Why it waits.
+    pub reason: WaitReason,
+    /// When it is due again.
+    pub due_at: DateTime<Utc>,
+}
+
+/// Puts off jobs that have no open attempt; returns how many rows it changed.
+///
+/// # Errors
+/// When the database does not answer; the same call may be made again.
+pub async fn deferred(pool: &PgPool, batch: &[Deferred]) -> Result<u64, sqlx::Error> {
+    let done = sqlx::query_file!(
+        "src/store/settle_deferred.sql",
+        &batch.iter().map(|d| d.id.0).collect::<Vec<_>>(),
+        &batch.iter().map(|d| d.tries).collect::<Vec<_>>(),
+        &batch
+            .iter()
+            .map(|d| d.reason.as_str().to_owned())
+            .collect::<Vec<_>>(),
+        &batch.iter().map(|d| d.due_at).collect::<Vec<_>>(),
+    )
+    .execute(pool)
+    .await?;
+    Ok(done.rows_affected())
+}
+
 /// Settles jobs that the provider took; returns how many rows it moved.
 ///
 /// # Errors

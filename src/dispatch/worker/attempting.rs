@@ -7,9 +7,10 @@ use chrono::{DateTime, Utc};
 use super::{
     super::{
         event::{Action, Now},
-        lane::{LaneState, Permitted},
+        lane::{LaneState, Permitted, Prepared},
     },
     Worker,
+    limiting::next_admitted,
 };
 use crate::{
     rules::job::{JobId, Lane, Priority},
@@ -101,7 +102,14 @@ impl Worker {
             let Some(state) = self.lanes.get_mut(&lane) else {
                 continue;
             };
-            take_wanted(state, lane, horizon, &mut wanted);
+            let shard = state.facts.shard;
+            for _ in 0..wanted_now(state, horizon) {
+                let (limits, outbox) = (&mut self.limits, &mut self.outbox);
+                let Some(job) = next_admitted(state, lane, limits, outbox, now) else {
+                    break;
+                };
+                wanted.push(want(job, lane, shard));
+            }
             if state.buffered[Priority::Urgent as usize].is_empty() {
                 self.urgent_lanes.remove(&lane);
             }
@@ -171,55 +179,44 @@ impl Worker {
         }
         // What came not back may not be posted: it is forgotten, and the next look sees what became of it.
         for (id, lane) in lane_of {
-            if self
-                .lanes
-                .get_mut(&lane)
-                .is_some_and(|state| state.attempting.remove(&id).is_some())
+            if let Some(state) = self.lanes.get_mut(&lane)
+                && let Some(job) = state.attempting.remove(&id)
             {
+                self.limits.release(lane, state.facts.pool.as_ref(), &job);
                 self.forget(id);
             }
         }
-        for lane in lanes {
-            self.schedule(lane, now.mono);
-        }
         if self.draining {
             self.drain(now);
-        } else if permitted_while_stopped(self, now) {
-            self.relinquish_where_stopped(now);
+        }
+        for lane in lanes {
+            // A pause or the end of a lease may have come while the attempt was being committed.
+            if self.stopped(lane, now).is_some() {
+                self.relinquish(lane, now);
+            }
+            self.schedule(lane, now.mono);
         }
     }
 }
 
-/// A pause or the end of a lease may have come while the attempt was being committed.
-fn permitted_while_stopped(worker: &Worker, now: Now) -> bool {
-    now.boot >= worker.leases.deadline
-        || worker
-            .world
-            .lanes
-            .values()
-            .any(|facts| facts.stopped.is_some())
-}
-
-/// Takes as many jobs of a lane as there will be slots at the horizon, beside those that are under way already.
-fn take_wanted(state: &mut LaneState, lane: Lane, horizon: Duration, wanted: &mut Vec<Wanted>) {
-    let shard = state.facts.shard;
+/// For how many more jobs of a lane there will be slots at the horizon, beside those that are under way already.
+fn wanted_now(state: &LaneState, horizon: Duration) -> usize {
     let under_way = state.in_pipeline();
     let slots = state
         .pacer
         .slots_until(horizon, under_way + state.waiting());
     // An urgent job always has one attempt under way, whatever the slots say: it takes the next one.
     let urgent = usize::from(state.lacks_urgent_attempt());
-    for _ in 0..slots.saturating_sub(under_way).max(urgent) {
-        let Some(job) = state.next_to_attempt() else {
-            break;
-        };
-        wanted.push(Wanted {
-            id: job.id,
-            lane,
-            tries: job.tries,
-            shard,
-            recipient_hash: job.recipient_hash,
-            counted: job.counted,
-        });
+    slots.saturating_sub(under_way).max(urgent)
+}
+
+fn want(job: &Prepared, lane: Lane, shard: i16) -> Wanted {
+    Wanted {
+        id: job.id,
+        lane,
+        tries: job.tries,
+        shard,
+        recipient_hash: job.recipient_hash,
+        counted: job.counted,
     }
 }

@@ -1,6 +1,6 @@
 //! From the bell or the poll through look and gate into the lane's buffers.
 
-use std::{collections::HashSet, time::Duration};
+use std::collections::HashSet;
 
 use super::{
     super::{
@@ -24,8 +24,6 @@ use crate::{
 
 /// Seconds of a number's rate that its buffers may hold, within the look-ahead.
 const BUFFER_SECONDS: f64 = 4.0;
-/// A service window must stay open this much longer for a message not to count against the messaging limit.
-const WINDOW_MARGIN: Duration = Duration::from_secs(60);
 
 impl Worker {
     pub(super) fn poll(&mut self, now: Now, actions: &mut Vec<Action>) {
@@ -83,8 +81,13 @@ impl Worker {
         }
         let look_ahead = self.settings.look_ahead;
         let state = self.lanes.get_mut(&lane)?;
-        let wanted = ((state.facts.rate.per_second() * BUFFER_SECONDS) as u32 + 16).min(look_ahead);
-        let buffered = state.buffered[priority as usize].len() as u32;
+        let parked = state.parked[priority as usize].len() as u32;
+        let wanted = match parked {
+            0 => ((state.facts.rate.per_second() * BUFFER_SECONDS) as u32 + 16).min(look_ahead),
+            // Without room only those pass by who count already: they are sought in the whole look-ahead.
+            _ => look_ahead,
+        };
+        let buffered = state.buffered[priority as usize].len() as u32 + parked;
         if buffered * 2 > wanted {
             return None;
         }
@@ -216,9 +219,8 @@ impl Worker {
                     recipient: job.recipient,
                     person: job.person,
                     recipient_hash,
-                    counted: facts
-                        .window_until
-                        .is_none_or(|until| until <= now.wall + WINDOW_MARGIN),
+                    window_until: facts.window_until,
+                    counted: true,
                     body,
                 });
             }

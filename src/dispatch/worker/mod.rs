@@ -2,6 +2,7 @@
 //! clock and awaits nothing, so a test is a list of events.
 
 mod attempting;
+mod limiting;
 mod looking;
 mod owning;
 mod posting;
@@ -19,6 +20,7 @@ use self::attempting::Commits;
 use super::{
     event::{Action, Event, Now},
     lane::{LaneState, Permitted},
+    limits::{Limits, PoolRoom},
     outbox::Outbox,
     world::{Leases, World},
 };
@@ -83,6 +85,7 @@ pub struct Worker {
     answering_bell: bool,
     next_poll: Duration,
     commits: Commits,
+    limits: Limits,
     /// Lanes with jobs that passed the gate.
     waiting_lanes: HashSet<Lane>,
     /// Of those, lanes with urgent ones.
@@ -127,6 +130,7 @@ impl Worker {
             answering_bell: false,
             next_poll: Duration::ZERO,
             commits: Commits::default(),
+            limits: Limits::default(),
             waiting_lanes: HashSet::new(),
             urgent_lanes: HashSet::new(),
             draining: false,
@@ -151,6 +155,9 @@ impl Worker {
             } => {
                 self.attempted(urgent, &wanted, permitted, took, now);
             }
+            Event::Counted { pool, lanes, posts } => {
+                self.limits.counted(&pool, &lanes, posts, now);
+            }
             Event::Left { id, at } => self.left(id, at, now),
             Event::Posted {
                 id,
@@ -174,6 +181,8 @@ impl Worker {
 
     /// Decides what is to be done now. Called after the events of a turn, and whenever [`Worker::wake_at`] has come.
     pub fn turn(&mut self, now: Now, actions: &mut Vec<Action>) {
+        self.count(actions);
+        self.ask_again(now);
         self.answer_bell(now, actions);
         self.poll(now, actions);
         self.attempt(now, actions);
@@ -206,12 +215,21 @@ impl Worker {
         .unwrap_or(now)
     }
 
+    /// How much room the pools have for which it counts.
+    pub fn rooms(&mut self, now: Now) -> Vec<PoolRoom> {
+        self.limits.rooms(now)
+    }
+
     /// What it is doing.
     #[must_use]
     pub fn load(&self) -> Load {
         Load {
             in_flight: self.in_flight.len(),
-            buffered: self.lanes.values().map(LaneState::waiting).sum(),
+            buffered: self
+                .lanes
+                .values()
+                .map(|state| state.waiting() + state.parked())
+                .sum(),
             unsettled: self.outbox.len(),
             oldest_open: self
                 .known

@@ -41,11 +41,14 @@ impl Worker {
                 state.reading.iter_mut().for_each(Reading::reset);
             }
         }
+        self.limits.set_pair_allowance(self.world.pair, now);
+        self.stand(now);
         self.relinquish_where_stopped(now);
     }
 
     pub(super) fn hold(&mut self, leases: Leases, now: Now) {
         self.leases = leases;
+        self.stand(now);
         self.relinquish_where_stopped(now);
     }
 
@@ -71,12 +74,14 @@ impl Worker {
             return;
         };
         let (waiting, ready) = state.relinquish();
+        let pool = state.facts.pool.clone();
         self.waiting_lanes.remove(&lane);
         self.urgent_lanes.remove(&lane);
         for id in waiting {
             self.forget(id);
         }
         for job in ready {
+            self.limits.release(lane, pool.as_ref(), &job.job);
             self.outbox.push(
                 settlement::not_sent(&job.attempt(), &why, now.wall, now.wall),
                 now.mono,
@@ -85,7 +90,7 @@ impl Worker {
     }
 
     /// Shards are dealt out over the workers, so that each number is sent for on one thread.
-    fn is_mine(&self, shard: i16) -> bool {
+    pub(super) fn is_mine(&self, shard: i16) -> bool {
         usize::from(shard.unsigned_abs()) % self.settings.workers == self.settings.index
     }
 
@@ -102,6 +107,15 @@ impl Worker {
         }
         if facts.free_at > now.wall {
             return Some("its former owner may still be posting");
+        }
+        if facts
+            .pool
+            .as_ref()
+            .is_some_and(|pool| !self.limits.is_counted(pool))
+        {
+            return Some(
+                "what was posted before is still being counted against its messaging limit",
+            );
         }
         facts.stopped.as_deref()
     }

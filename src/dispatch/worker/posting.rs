@@ -78,11 +78,19 @@ impl Worker {
                 return (again < Duration::MAX).then_some(again);
             }
             let next = state.take_ready(priority)?;
+            let pool = state.facts.pool.as_ref();
             if expired {
+                self.limits.release(lane, pool, &next.job);
                 // It stays due, and the sweep tells that its validity ended.
                 let why = "its validity ended before a slot was free";
                 self.outbox
                     .push(not_sent(&next.attempt(), why, now.wall, now.wall), now.mono);
+            } else if let Err((why, wait)) = self.limits.keep(lane, pool, &next.job, now) {
+                state.pacer.stayed();
+                self.outbox.push(
+                    not_sent(&next.attempt(), why, now.wall, now.wall + wait),
+                    now.mono,
+                );
             } else {
                 self.put_on_wire(lane, next, now, actions);
             }
@@ -172,7 +180,7 @@ impl Worker {
         }
         match consequence.effect {
             Some(effect) => self.apply(effect, lane, &posted, &answer, now, actions),
-            None => self.relax(lane),
+            None => self.relax(lane, &posted, &answer),
         }
         if let Some(link) = same_person(&posted.job.recipient, &answer) {
             actions.push(Action::Learn(Learned::SamePerson(link)));
@@ -201,8 +209,12 @@ impl Worker {
         match effect {
             Effect::SlowNumber => self.slow_number(lane, now),
             Effect::SlowAccount { for_ } => self.slow_account(lane, for_, now),
-            // The job itself waits long enough.
-            Effect::StopPair => {}
+            // The job itself waits long enough; this is for the others to the same person.
+            Effect::StopPair => {
+                _ = self
+                    .limits
+                    .pair_refused((lane, posted.job.recipient_hash), now)
+            }
             _ => {
                 let Some(state) = self.lanes.get(&lane) else {
                     return;
@@ -255,9 +267,12 @@ impl Worker {
         }
     }
 
-    fn relax(&mut self, lane: Lane) {
+    fn relax(&mut self, lane: Lane, posted: &Permitted, answer: &Answer) {
         if let Some(state) = self.lanes.get_mut(&lane) {
             state.throttles = 0;
+        }
+        if matches!(answer, Answer::Accepted { .. }) {
+            self.limits.pair_accepted((lane, posted.job.recipient_hash));
         }
     }
 }

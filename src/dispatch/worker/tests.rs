@@ -23,6 +23,8 @@ use crate::{
     },
 };
 
+mod limits;
+
 const LANE: Lane = Lane(1);
 const OTHER: Lane = Lane(2);
 
@@ -52,6 +54,7 @@ fn lane_facts(rate: f64) -> LaneFacts {
         rate: Rate::new(rate).expect("a rate"),
         free_at: DateTime::UNIX_EPOCH,
         stopped: None,
+        pool: None,
         sender: Arc::new(sender),
     }
 }
@@ -163,6 +166,7 @@ impl Bench {
             lanes: self.world.lanes.clone(),
             kinds: self.world.kinds.clone(),
             paused_templates: self.world.paused_templates.clone(),
+            templates: self.world.templates.clone(),
             ..World::default()
         };
         self.tell(Event::World(Arc::new(world)))
@@ -232,12 +236,20 @@ impl Bench {
         for _ in 0..steps {
             let actions = self.wait(Duration::from_millis(20));
             posted.extend(posts(&actions));
-            let wanted = attempts(&actions);
-            if !wanted.is_empty() {
-                posted.extend(posts(&self.permit(&wanted)));
-            }
+            posted.extend(posts(&self.permit_all(&actions)));
         }
         posted
+    }
+
+    /// Permits every attempt among the actions.
+    fn permit_all(&mut self, actions: &[Action]) -> Vec<Action> {
+        let attempts = actions.iter().filter_map(|action| match action {
+            Action::Attempt { urgent, wanted, .. } => Some((*urgent, wanted)),
+            _ => None,
+        });
+        attempts
+            .flat_map(|(urgent, wanted)| self.permit_as(urgent, wanted))
+            .collect()
     }
 
     /// One normal job, looked at, attempted and on the wire.

@@ -177,7 +177,10 @@ fn violation(arrivals: &[Arrival]) -> Option<String> {
         let Arrival { person, at, .. } = new;
         (is_new && people.len() > most).then(|| {
             let hours = at.since_start().as_secs_f64() / 3_600.0;
-            format!("person {person} at {hours:.2} h is number {} of {most}", people.len())
+            format!(
+                "person {person} at {hours:.2} h is number {} of {most}",
+                people.len()
+            )
         })
     })
 }
@@ -359,7 +362,8 @@ impl<B: Book> Play<B> {
 
     /// When it was decided that the person gets room: before the slot, or with a message that is still on its way.
     fn decided(&self, person: i64, slot: Moment) -> Moment {
-        let is_on_its_way = |(to, _, arrival): &&(i64, Moment, Moment)| *to == person && *arrival > slot;
+        let is_on_its_way =
+            |(to, _, arrival): &&(i64, Moment, Moment)| *to == person && *arrival > slot;
         let before = self.messages.iter().filter(is_on_its_way);
         before
             .map(|(_, decided, _)| *decided)
@@ -419,7 +423,9 @@ impl<B: Book> Play<B> {
 fn dice(seed: u64) -> impl FnMut(u64) -> u64 {
     let mut state = seed;
     move |sides| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) % sides
     }
 }
@@ -461,7 +467,13 @@ fn in_three_days_1000_jobs_to_600_people_never_pass_250_in_24_hours_and_all_go_o
     let mut play = rush::<Ledger>();
     play.run();
     assert_eq!(violation(&play.arrivals()), None);
-    let last = play.posted.iter().map(|posted| posted.expect("it went out"));
+    let last = play
+        .posted
+        .iter()
+        .map(|posted| posted.expect("it went out"));
     let days = last.max().expect("a job").since_start().as_secs_f64() / DAY.as_secs_f64();
-    assert!(days < 3.75, "through after {days:.2} days, which is three from the evening");
+    assert!(
+        days < 3.75,
+        "through after {days:.2} days, which is three from the evening"
+    );
 }

@@ -1,0 +1,314 @@
+//! What the messaging limit and the pair limit leave a worker to post: the ledgers of its pools, and the buckets of its
+//! pairs. A job is admitted before its attempt is committed, and asks again at the slot.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+
+use super::{event::Now, lane::Prepared, world::PoolFacts};
+use crate::rules::{
+    job::{Lane, Priority},
+    moment::Moment,
+    pair::{Allowance, Pair, Pairs},
+    tier::{Answer, Ledger},
+};
+
+/// Pairs remembered by one worker, at most; some 50 bytes each.
+const PAIRS_MAX: usize = 100_000;
+
+/// A window that stays open for less than this by the time of the post does not spare the messaging limit.
+const WINDOW_MARGIN: Duration = Duration::from_secs(60);
+/// Between the attempt and its slot some seconds may pass: a window must be open for so much longer to be relied on.
+const ATTEMPT_MARGIN: Duration = Duration::from_secs(15);
+
+/// In which epoch each lane of a pool is held: when anything of it changes, somebody else may have posted.
+pub type Standing = BTreeMap<Lane, (i16, i64)>;
+
+/// Whether a job may be attempted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// Its room and its token are kept for it.
+    Go,
+    /// The pool has no room for somebody new before then.
+    NoRoom(Moment),
+    /// The number has written to this person too often; their next message may go then.
+    PairFull(Moment),
+}
+
+/// How much room a pool has, for metrics and people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolRoom {
+    /// The portfolio's id, or the number's where each number has its own limit.
+    pub pool: Arc<str>,
+    /// Unique recipients in 24 h by the provider's word.
+    pub limit: u32,
+    /// How many count now.
+    pub used: usize,
+    /// How many more may be written to by normal and bulk jobs.
+    pub room: usize,
+    /// And by urgent ones.
+    pub urgent_room: usize,
+    /// Until room returns, if any is taken.
+    pub returns_in: Option<Duration>,
+}
+
+/// The limits of one worker.
+#[derive(Debug)]
+pub struct Limits {
+    pools: HashMap<Arc<str>, Pool>,
+    pairs: Pairs,
+    /// Until when the jobs of a pair were put off last, so that they do not all come back at once.
+    put_off: HashMap<Pair, Moment>,
+    room_returned: bool,
+}
+
+#[derive(Debug)]
+struct Pool {
+    ledger: Ledger,
+    standing: Standing,
+    counting: Counting,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counting {
+    /// What was posted before is not known yet.
+    Open,
+    /// It was asked for.
+    Asked,
+    /// It is in the ledger.
+    Done,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            pools: HashMap::new(),
+            pairs: Pairs::new(Allowance::default(), PAIRS_MAX),
+            put_off: HashMap::new(),
+            room_returned: false,
+        }
+    }
+}
+
+impl Limits {
+    /// The provider's allowance for pairs, or the operator's narrower one.
+    pub fn set_pair_allowance(&mut self, allowance: Allowance, now: Now) {
+        self.pairs.set_allowance(allowance, now.mono.into());
+    }
+
+    /// These are the pools that this worker counts for, with the lanes through which it may post. One whose lanes or
+    /// epochs are others than before is counted anew; one that is not among them is forgotten.
+    pub fn stand(&mut self, pools: Vec<(PoolFacts, Standing)>) {
+        let mut before = std::mem::take(&mut self.pools);
+        for (facts, standing) in pools {
+            let known = before.remove(&facts.name);
+            let mut pool = known
+                .filter(|pool| pool.standing == standing)
+                .unwrap_or_else(|| Pool {
+                    ledger: Ledger::new(facts.limit),
+                    standing,
+                    counting: Counting::Open,
+                });
+            if pool.ledger.limit() != facts.limit {
+                pool.ledger.set_limit(facts.limit);
+                self.room_returned = true;
+            }
+            self.pools.insert(facts.name, pool);
+        }
+    }
+
+    /// The pools of which nobody has asked yet what was posted before, with their lanes.
+    pub fn to_count(&mut self) -> Vec<(Arc<str>, Vec<Lane>)> {
+        let open = self
+            .pools
+            .iter_mut()
+            .filter(|(_, pool)| pool.counting == Counting::Open);
+        open.map(|(name, pool)| {
+            pool.counting = Counting::Asked;
+            (Arc::clone(name), pool.standing.keys().copied().collect())
+        })
+        .collect()
+    }
+
+    /// What was posted before through these lanes; `None` when the database did not answer, and then it is asked again.
+    pub fn counted(
+        &mut self,
+        name: &str,
+        lanes: &[Lane],
+        posts: Option<Vec<(i64, DateTime<Utc>)>>,
+        now: Now,
+    ) {
+        let Some(pool) = self.pools.get_mut(name) else {
+            return;
+        };
+        // An answer to a question of before the pool changed says nothing of it now.
+        if pool.counting != Counting::Asked || !pool.standing.keys().eq(lanes) {
+            return;
+        }
+        let Some(posts) = posts else {
+            pool.counting = Counting::Open;
+            return;
+        };
+        let posts = posts
+            .into_iter()
+            .map(|(person, at)| (person, moment(at, now)));
+        pool.ledger.rebuild(posts, now.mono.into());
+        pool.counting = Counting::Done;
+        self.room_returned = true;
+    }
+
+    /// Whether all that was posted before through the pool is in its ledger.
+    #[must_use]
+    pub fn is_counted(&self, pool: &PoolFacts) -> bool {
+        self.pools
+            .get(&pool.name)
+            .is_some_and(|pool| pool.counting == Counting::Done)
+    }
+
+    /// Whether the job may be attempted. Where it may, its room and its token are kept until [`Limits::keep`] or
+    /// [`Limits::release`].
+    pub fn admit(
+        &mut self,
+        lane: Lane,
+        pool: Option<&PoolFacts>,
+        job: &mut Prepared,
+        now: Now,
+    ) -> Admission {
+        let (pair, at) = ((lane, job.recipient_hash), now.mono.into());
+        if let Err(free_at) = self.pairs.ask(pair, at) {
+            return Admission::PairFull(self.put_off(pair, free_at, at));
+        }
+        job.counted = counts(job, now.wall + WINDOW_MARGIN + ATTEMPT_MARGIN);
+        if job.counted
+            && let Some(pool) = pool.and_then(|pool| self.pools.get_mut(&pool.name))
+        {
+            if let Answer::Full { until } = pool.ledger.ask(job.recipient_hash, job.priority, at) {
+                return Admission::NoRoom(until);
+            }
+            pool.ledger.promise(job.recipient_hash);
+        }
+        self.pairs.promise(pair, at);
+        Admission::Go
+    }
+
+    /// The admitted job's slot has come: what was kept for it is taken.
+    ///
+    /// # Errors
+    /// Why it may not go after all, and when to ask again. Nothing is kept for it then.
+    pub fn keep(
+        &mut self,
+        lane: Lane,
+        pool: Option<&PoolFacts>,
+        job: &Prepared,
+        now: Now,
+    ) -> Result<(), (&'static str, Duration)> {
+        let (pair, at) = ((lane, job.recipient_hash), now.mono.into());
+        if !job.counted && counts(job, now.wall + WINDOW_MARGIN) {
+            self.pairs.release(pair);
+            return Err((
+                "its service window closes before it would arrive",
+                Duration::ZERO,
+            ));
+        }
+        if let Err(free_at) = self.pairs.keep(pair, at) {
+            self.release_room(pool, job);
+            return Err((
+                "the provider refused more messages to this person",
+                free_at.since(at),
+            ));
+        }
+        if job.counted
+            && let Some(pool) = pool.and_then(|pool| self.pools.get_mut(&pool.name))
+        {
+            pool.ledger.keep(job.recipient_hash, at);
+        }
+        Ok(())
+    }
+
+    /// The admitted job is not posted.
+    pub fn release(&mut self, lane: Lane, pool: Option<&PoolFacts>, job: &Prepared) {
+        self.pairs.release((lane, job.recipient_hash));
+        self.release_room(pool, job);
+    }
+
+    fn release_room(&mut self, pool: Option<&PoolFacts>, job: &Prepared) {
+        if job.counted
+            && let Some(pool) = pool.and_then(|pool| self.pools.get_mut(&pool.name))
+        {
+            pool.ledger.release(job.recipient_hash);
+            self.room_returned = true;
+        }
+    }
+
+    /// The provider sent a held message: it counts from then on.
+    pub fn renew(&mut self, pool: &PoolFacts, person: i64, at: DateTime<Utc>, now: Now) {
+        if let Some(pool) = self.pools.get_mut(&pool.name) {
+            pool.ledger.renew(person, moment(at, now));
+        }
+    }
+
+    /// The provider refused the pair; returns for how long it rests.
+    pub fn pair_refused(&mut self, pair: Pair, now: Now) -> Duration {
+        let at = Moment::from(now.mono);
+        self.pairs.throttled(pair, at).since(at)
+    }
+
+    /// The provider took a message of the pair.
+    pub fn pair_accepted(&mut self, pair: Pair) {
+        self.pairs.accepted(pair);
+    }
+
+    /// Whether room came back, since this was last asked, in a way that nobody could foresee.
+    pub fn take_room_returned(&mut self) -> bool {
+        std::mem::take(&mut self.room_returned)
+    }
+
+    /// How much room every counted pool has.
+    pub fn rooms(&mut self, now: Now) -> Vec<PoolRoom> {
+        let at = Moment::from(now.mono);
+        let counted = self
+            .pools
+            .iter_mut()
+            .filter(|(_, pool)| pool.counting == Counting::Done);
+        counted
+            .filter_map(|(name, pool)| {
+                let ledger = &mut pool.ledger;
+                Some(PoolRoom {
+                    pool: Arc::clone(name),
+                    limit: ledger.limit().recipients?,
+                    used: ledger.used(at),
+                    room: ledger.room(Priority::Normal, at)?,
+                    urgent_room: ledger.room(Priority::Urgent, at)?,
+                    returns_in: ledger.next_return(at).map(|returns| returns.since(at)),
+                })
+            })
+            .collect()
+    }
+
+    fn put_off(&mut self, pair: Pair, free_at: Moment, now: Moment) -> Moment {
+        if self.put_off.len() >= PAIRS_MAX {
+            self.put_off.retain(|_, until| *until > now);
+        }
+        let refill = self.pairs.allowance().refill;
+        let until = self
+            .put_off
+            .get(&pair)
+            .map_or(free_at, |last| free_at.max(*last + refill));
+        self.put_off.insert(pair, until);
+        until
+    }
+}
+
+/// Whether a post counts against the messaging limit: unless a service window stays open until `then`.
+fn counts(job: &Prepared, then: DateTime<Utc>) -> bool {
+    job.window_until.is_none_or(|until| until <= then)
+}
+
+/// A wall-clock time of the past on the worker's clock.
+fn moment(at: DateTime<Utc>, now: Now) -> Moment {
+    Moment::from(now.mono) - (now.wall - at).to_std().unwrap_or_default()
+}

@@ -1,0 +1,108 @@
+//! What the messaging limit and the pair limit mean for the lanes.
+
+use std::time::Duration;
+
+use super::{
+    super::{
+        event::{Action, Now},
+        lane::{LaneState, Prepared},
+        limits::{Admission, Limits, Standing},
+        outbox::{Outbox, Settlement},
+        world::PoolFacts,
+    },
+    Worker,
+};
+use crate::{
+    rules::job::{Lane, WaitReason},
+    store::settle::Deferred,
+};
+
+/// Jobs that wait for room are read again so often: a service window may have opened for some.
+const READ_AGAIN_EVERY: Duration = Duration::from_secs(60);
+
+impl Worker {
+    /// Brings the pools into line with the world and the leases.
+    pub(super) fn stand(&mut self, now: Now) {
+        let mut pools: Vec<(PoolFacts, Standing)> = Vec::new();
+        for (lane, facts) in &self.world.lanes {
+            let Some(pool) = facts.pool.as_ref().filter(|_| self.is_mine(facts.shard)) else {
+                continue;
+            };
+            // While any lane is not ours, who owns it may be posting: a standing without an epoch is never complete.
+            let epoch = match self.leases.epochs.get(&facts.shard) {
+                Some(epoch) if facts.free_at <= now.wall => *epoch,
+                _ => UNHELD,
+            };
+            let place = pools.iter().position(|(known, _)| known.name == pool.name);
+            let place = place.unwrap_or_else(|| {
+                pools.push((pool.clone(), Standing::new()));
+                pools.len() - 1
+            });
+            pools[place].1.insert(*lane, (facts.shard, epoch));
+        }
+        pools.retain(|(_, standing)| standing.values().all(|(_, epoch)| *epoch != UNHELD));
+        self.limits.stand(pools);
+    }
+
+    /// Asks what was posted before through pools that are new here.
+    pub(super) fn count(&mut self, actions: &mut Vec<Action>) {
+        let open = self.limits.to_count();
+        actions.extend(open.into_iter().map(|(pool, lanes)| Action::Count {
+            pool,
+            lanes,
+            whole_portfolio: !self.world.limit_per_number,
+        }));
+    }
+
+    /// Jobs that waited for room ask again when some may be there.
+    pub(super) fn ask_again(&mut self, now: Now) {
+        let returned = self.limits.take_room_returned();
+        let mut forgotten = Vec::new();
+        for (lane, state) in &mut self.lanes {
+            if state.parked() == 0 {
+                continue;
+            }
+            if now.mono >= state.parked_since + READ_AGAIN_EVERY {
+                forgotten.extend(state.forget_parked());
+            } else if returned || now.mono >= state.room_at {
+                state.unpark();
+                self.waiting_lanes.insert(*lane);
+                if state.lacks_urgent_attempt() {
+                    self.urgent_lanes.insert(*lane);
+                }
+            }
+        }
+        for id in forgotten {
+            self.forget(id);
+        }
+    }
+}
+
+/// Stands for the epoch of a lease that is not held.
+const UNHELD: i64 = i64::MIN;
+
+/// Takes the lane's next job that may be attempted out of its buffers; those that may not are put aside.
+pub(super) fn next_admitted<'a>(
+    state: &'a mut LaneState,
+    lane: Lane,
+    limits: &mut Limits,
+    outbox: &mut Outbox,
+    now: Now,
+) -> Option<&'a Prepared> {
+    loop {
+        let (priority, mut job) = state.next_buffered()?;
+        match limits.admit(lane, state.facts.pool.as_ref(), &mut job, now) {
+            Admission::Go => return Some(state.start_attempt(priority, job)),
+            Admission::NoRoom(until) => state.park(job, until.since_start(), now.mono),
+            Admission::PairFull(until) => outbox.push(
+                Settlement::Deferred(Deferred {
+                    id: job.id,
+                    tries: job.tries,
+                    reason: WaitReason::PairRateLimited,
+                    due_at: now.wall + until.since(now.mono.into()),
+                }),
+                now.mono,
+            ),
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! The messaging limit and the pair limit, as the worker keeps them.
+
+use serde_json::json;
+
+use super::*;
+use crate::{
+    dispatch::world::PoolFacts,
+    rules::{template::Template, tier::Limit},
+};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// Both lanes in one pool; what was posted before is counted.
+fn limited(recipients: u32, before: &[i64]) -> Bench {
+    let mut bench = Bench::new(80.0);
+    bench.lease_until(1_000 * HOUR);
+    bench.set_limit(recipients);
+    let posts = before.iter().map(|person| (*person, wall(bench.mono)));
+    bench.tell(Event::Counted {
+        pool: "portfolio".into(),
+        lanes: vec![LANE, OTHER],
+        posts: Some(posts.collect()),
+    });
+    bench
+}
+
+impl Bench {
+    /// Without headroom; a tenth is for urgent jobs.
+    fn set_limit(&mut self, recipients: u32) -> Vec<Action> {
+        let limit = Limit {
+            recipients: Some(recipients),
+            elsewhere: 0,
+            headroom: 0.0,
+            urgent_reserve: 0.1,
+        };
+        for facts in self.world.lanes.values_mut() {
+            facts.pool = Some(PoolFacts {
+                name: "portfolio".into(),
+                limit,
+            });
+        }
+        let body = json!([{"type": "BODY", "text": "Hello"}]);
+        let template = Template::parse("APPROVED", "UTILITY", "POSITIONAL", &body);
+        let templates = self.world.templates.entry("waba".into()).or_default();
+        templates.insert(greeting(), Arc::new(template));
+        self.show_world()
+    }
+
+    /// A template message to somebody who has no open service window.
+    fn greeting(&self, id: i64, lane: Lane, priority: Priority, person: i64) -> Seen {
+        let mut seen = self.seen(id, lane, priority);
+        seen.job.template = Some(greeting());
+        seen.job.content = RawValue::from_string("{}".into()).expect("JSON");
+        seen.job.expires_at = wall(self.mono + 100 * HOUR);
+        seen.facts.window_until = None;
+        seen.recipient_hash = person;
+        seen
+    }
+
+    fn normal(&self, people: std::ops::Range<i64>) -> Vec<Seen> {
+        people
+            .map(|person| self.greeting(person, LANE, Priority::Normal, person))
+            .collect()
+    }
+
+    /// What is posted within two seconds after these were looked at.
+    fn look_and_send(&mut self, seen: Vec<Seen>) -> Vec<i64> {
+        let actions = self.look(seen);
+        let mut posted = posts(&self.permit_all(&actions));
+        posted.extend(self.send(100));
+        let mut posted: Vec<i64> = posted.into_iter().map(|id| id.0).collect();
+        posted.sort_unstable();
+        posted
+    }
+}
+
+fn greeting() -> TemplateName {
+    TemplateName {
+        name: "greeting".into(),
+        language: "en".into(),
+    }
+}
+
+fn ids(range: std::ops::Range<i64>) -> Vec<i64> {
+    range.collect()
+}
+
+#[test]
+fn nothing_is_sent_before_what_was_posted_before_is_counted() {
+    let mut bench = Bench::new(80.0);
+    let asked = bench.set_limit(10);
+    let lanes = asked.iter().find_map(|action| match action {
+        Action::Count { lanes, .. } => Some(lanes.clone()),
+        _ => None,
+    });
+    assert_eq!(lanes, Some(vec![LANE, OTHER]));
+    let jobs = bench.normal(0..3);
+    assert_eq!(bench.look_and_send(jobs), ids(0..0));
+    // The database was away; it is asked again.
+    let again = bench.tell(Event::Counted {
+        pool: "portfolio".into(),
+        lanes: vec![LANE, OTHER],
+        posts: None,
+    });
+    assert!(
+        again.iter().any(|a| matches!(a, Action::Count { .. })),
+        "{again:?}"
+    );
+    bench.tell(Event::Counted {
+        pool: "portfolio".into(),
+        lanes: vec![LANE, OTHER],
+        posts: Some(
+            (100..108)
+                .map(|person| (person, wall(bench.mono)))
+                .collect(),
+        ),
+    });
+    let jobs = bench.normal(0..3);
+    assert_eq!(
+        bench.look_and_send(jobs),
+        [0],
+        "9 of 10 are for normal jobs, 8 are taken"
+    );
+}
+
+#[test]
+fn at_the_limit_normal_jobs_wait_and_urgent_ones_use_the_reserve() {
+    let mut bench = limited(10, &[]);
+    let jobs = bench.normal(0..20);
+    assert_eq!(bench.look_and_send(jobs), ids(0..9));
+    let urgent = (50..53).map(|id| bench.greeting(id, OTHER, Priority::Urgent, id));
+    let urgent = urgent.collect();
+    assert_eq!(
+        bench.look_and_send(urgent),
+        [50],
+        "the tenth recipient of the portfolio"
+    );
+}
+
+#[test]
+fn somebody_who_counts_already_passes_by_those_who_wait() {
+    let mut bench = limited(10, &[]);
+    let jobs = bench.normal(0..20);
+    assert_eq!(bench.look_and_send(jobs), ids(0..9));
+    let again = vec![bench.greeting(100, LANE, Priority::Normal, 3)];
+    assert_eq!(bench.look_and_send(again), [100]);
+}
+
+#[test]
+fn a_message_in_an_open_window_takes_no_room() {
+    let mut bench = limited(10, &[]);
+    let jobs = bench.normal(0..9);
+    assert_eq!(bench.look_and_send(jobs), ids(0..9));
+    let mut job = bench.greeting(100, LANE, Priority::Normal, 100);
+    job.facts.window_until = Some(wall(bench.mono + HOUR));
+    assert_eq!(bench.look_and_send(vec![job]), [100]);
+}
+
+#[test]
+fn room_comes_back_a_day_and_five_minutes_after_the_last_message() {
+    let mut bench = limited(10, &[]);
+    let jobs = bench.normal(0..20);
+    assert_eq!(bench.look_and_send(jobs), ids(0..9));
+    bench.mono += 24 * HOUR;
+    let jobs = bench.normal(9..20);
+    assert_eq!(bench.look_and_send(jobs), ids(0..0), "not yet");
+    bench.mono += Duration::from_secs(5 * 60);
+    let jobs = bench.normal(9..20);
+    assert_eq!(bench.look_and_send(jobs), ids(9..18));
+}
+
+#[test]
+fn a_lane_without_room_is_not_looked_at() {
+    let mut bench = limited(10, &[]);
+    bench.worker.settings.look_ahead = 100;
+    let jobs = bench.normal(0..100);
+    assert_eq!(bench.look_and_send(jobs), ids(0..9));
+    assert_eq!(bench.cursors(Priority::Normal), []);
+    assert_ne!(bench.cursors(Priority::Urgent), []);
+}
+
+#[test]
+fn jobs_that_wait_for_room_are_read_again_once_a_minute_since_a_window_may_have_opened() {
+    let mut bench = limited(10, &[]);
+    bench.worker.settings.look_ahead = 100;
+    let jobs = bench.normal(0..100);
+    bench.look_and_send(jobs);
+    bench.wait(Duration::from_secs(60));
+    assert_eq!(bench.cursors(Priority::Normal)[0].after, HEAD);
+}
+
+#[test]
+fn a_pool_whose_lease_was_lost_is_counted_anew() {
+    let mut bench = limited(10, &[]);
+    bench.tell(Event::Leases(Leases {
+        epochs: [(0, 2)].into(),
+        deadline: 1_000 * HOUR,
+    }));
+    let jobs = bench.normal(0..3);
+    assert_eq!(
+        bench.look_and_send(jobs),
+        ids(0..0),
+        "another owner may have posted"
+    );
+}
+
+#[test]
+fn a_job_that_is_not_permitted_gives_its_room_back() {
+    let mut bench = limited(10, &[]);
+    let jobs = bench.normal(0..9);
+    let wanted = attempts(&bench.look(jobs));
+    assert!(!wanted.is_empty());
+    bench.tell(Event::Attempted {
+        urgent: false,
+        wanted,
+        permitted: Some(Vec::new()),
+        took: Duration::from_millis(2),
+    });
+    let others = bench.normal(20..40);
+    assert_eq!(bench.look_and_send(others).len(), 9);
+}
+
+#[test]
+fn the_forty_sixth_message_to_a_person_is_put_off_and_those_to_others_go() {
+    let mut bench = limited(1_000, &[]);
+    let same = (0..50).map(|id| bench.greeting(id, LANE, Priority::Normal, 7));
+    let mut jobs: Vec<Seen> = same.collect();
+    jobs.extend(bench.normal(100..110));
+    let looked = bench.look(jobs);
+    let mut put_off = Vec::new();
+    let mut actions = looked;
+    let mut posted = Vec::new();
+    for _ in 0..100 {
+        posted.extend(posts(&actions));
+        let wanted = attempts(&actions);
+        for batch in settles(actions) {
+            put_off.extend(batch.deferred);
+        }
+        actions = match wanted.is_empty() {
+            true => bench.wait(Duration::from_millis(20)),
+            false => bench.permit(&wanted),
+        };
+    }
+    assert_eq!(posted.iter().filter(|id| id.0 < 100).count(), 45);
+    assert_eq!(posted.iter().filter(|id| id.0 >= 100).count(), 10);
+    let due: Vec<_> = put_off.iter().map(|job| job.due_at).collect();
+    assert_eq!(due.len(), 5);
+    assert!(
+        due.windows(2)
+            .all(|two| two[1] - two[0] >= chrono::TimeDelta::seconds(6)),
+        "one token each 6 s: {due:?}"
+    );
+    assert!(
+        put_off
+            .iter()
+            .all(|job| job.reason == WaitReason::PairRateLimited)
+    );
+}
