@@ -44,6 +44,12 @@ impl Default for Allowance {
 }
 
 impl Allowance {
+    /// How long an empty bucket takes to fill: 270 s.
+    #[must_use]
+    pub fn memory(&self) -> Duration {
+        self.before_full(0)
+    }
+
     /// How long before a full bucket it has `tokens` tokens: the refill of all the others.
     fn before_full(&self, tokens: u32) -> Duration {
         self.refill * self.burst.saturating_sub(tokens)
@@ -180,8 +186,9 @@ impl Pairs {
         }
     }
 
-    /// The provider refused the pair with 131056: it rests for 4^n s ([`pair_wait`]), then one message may try. Returns
-    /// until when. Requests that were on the wire together are refused together: that is one refusal.
+    /// The provider refused the pair with 131056: it rests for 4^n s ([`pair_wait`]), and then one message may try as soon
+    /// as it has a token. Returns the end of the stop. Requests that were on the wire together are refused together: that
+    /// is one refusal.
     pub fn throttled(&mut self, pair: Pair, now: Moment) -> Moment {
         let allowance = self.allowance;
         let bucket = self.bucket(pair, now);
@@ -205,11 +212,24 @@ impl Pairs {
         }
     }
 
-    /// Counts a post made at `at` by whoever had the number before, so that a take-over is no burst. Posts must come in
-    /// the order of their times; those older than `burst` times `refill` (270 s) say nothing any more.
-    pub fn restore(&mut self, pair: Pair, at: Moment, now: Moment) {
+    /// Counts what whoever had the numbers before posted from `since` on, in the order of the posts, so that a take-over is
+    /// no burst. `since` is at least [`Allowance::memory`] ago.
+    ///
+    /// What came before is not known, so the buckets of these pairs are taken to have been empty then. The others have had
+    /// the time to fill up.
+    pub fn rebuild(
+        &mut self,
+        posts: impl IntoIterator<Item = (Pair, Moment)>,
+        since: Moment,
+        now: Moment,
+    ) {
         let allowance = self.allowance;
-        self.bucket(pair, now).take(allowance, at);
+        let full_at = since + allowance.memory();
+        for (pair, at) in posts {
+            let bucket = self.bucket(pair, now);
+            bucket.full_at = bucket.full_at.max(full_at);
+            bucket.take(allowance, at);
+        }
     }
 
     /// How many pairs are remembered.
