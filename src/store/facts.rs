@@ -43,6 +43,8 @@ pub struct NumberFact {
     pub shard: i16,
     /// Nothing may be posted for it before this.
     pub free_at: DateTime<Utc>,
+    /// When jobs of another number were last moved here.
+    pub refilled_at: DateTime<Utc>,
     /// As people see it.
     pub display_phone_number: Option<String>,
     /// CONNECTED is the only one that can send; UNKNOWN until the provider has told us.

@@ -23,6 +23,7 @@ pub mod jobs;
 pub mod lease;
 pub mod look;
 pub mod migrate;
+pub mod moves;
 pub mod overview;
 pub mod people;
 pub mod receipts;
@@ -30,6 +31,7 @@ pub mod sample;
 pub mod settle;
 pub mod sync;
 pub mod upkeep;
+pub mod usage;
 
 /// The database, by way of a pool of connections. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -162,6 +162,8 @@ impl Worker {
                 self.forget(id);
             }
         }
+        // Something may have been paused while the attempts were being committed.
+        self.withdraw_held(&lanes, now);
         for lane in lanes {
             self.schedule(lane, now.mono);
         }
