@@ -11,7 +11,9 @@ use crate::rules::job::{Kind, Lane, Priority};
 
 mod pauses;
 
-pub use pauses::{By, Pause, PauseFact, Scope, expire_pauses, pause, resume};
+pub use pauses::{
+    By, Pause, PauseFact, Scope, expire_pauses, is_known, pause, pauses, pauses_beside, resume,
+};
 
 /// All but the templates, as of one moment.
 #[derive(Debug, Clone)]
