@@ -12,6 +12,7 @@ use std::{
 };
 
 use common::{TestDatabase, daemon::Postrider, eventually, sql};
+use postrider::store::usage::{self, PoolUsage};
 use serde_json::{Value, json};
 
 /// A world, and the binary configured for its database.
@@ -362,4 +363,179 @@ async fn numbers_templates_and_previews_are_printed() {
         text.starts_with("042817 is your code.") && text.contains("no_opt_in"),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn pauses_are_made_listed_and_ended_and_what_still_stops_it_is_told() {
+    let (_database, postrider) = world().await;
+    let run = |arguments: &[&str]| {
+        let output = postrider.run(arguments);
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            stderr(&output)
+        );
+        stdout(&output)
+    };
+    let template = "w1/boarding/pt_BR";
+    for (scope, target) in [
+        ("kind", "order"),
+        ("priority", "bulk"),
+        ("number", "n1"),
+        ("account", "w1"),
+        ("template", template),
+    ] {
+        run(&["pause", scope, target, "--reason", "stocktaking"]);
+    }
+    let said = run(&["pause", "all", "--reason", "fire drill", "--for", "2h"]);
+    assert!(said.starts_with("everything is paused until 20"), "{said}");
+    assert!(
+        said.contains("(in 1 h 59 min)") || said.contains("(in 2 h)"),
+        "{said}"
+    );
+
+    let listed = objects(&postrider.run(&["pause", "--list", "--json"]));
+    let scopes: Vec<&str> = listed
+        .iter()
+        .map(|it| it["scope"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        scopes,
+        ["kind", "priority", "number", "account", "template", "all"]
+    );
+    assert_eq!(listed[5]["reason"], "fire drill");
+    assert!(listed[0]["until"].is_null() && listed[5]["until"].is_string());
+    let table = run(&["pause", "--list"]);
+    assert!(
+        table.contains("everything") && table.contains("template w1/boarding/pt_BR"),
+        "{table}"
+    );
+
+    let said = run(&["resume", "number", "n1"]);
+    assert!(
+        said.starts_with("number n1 goes on\n  it was paused by "),
+        "{said}"
+    );
+    assert!(
+        said.contains("still paused: account w1") && said.contains("still paused: everything"),
+        "{said}"
+    );
+    assert!(
+        !said.contains("kind order") && !said.contains("template"),
+        "{said}"
+    );
+    let said = run(&["resume", "account", "w1"]);
+    assert!(
+        said.contains("still paused: template w1/boarding/pt_BR"),
+        "{said}"
+    );
+    let said = run(&["resume", "all"]);
+    assert!(said.contains("still paused: kind order"), "{said}");
+    let output = postrider.run(&["resume", "number", "n1"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stdout(&output).trim(), "number n1 was not paused");
+}
+
+#[tokio::test]
+async fn what_does_not_exist_cannot_be_paused() {
+    let (database, postrider) = world().await;
+    let refused = |arguments: &[&str]| {
+        let output = postrider.run(&[&["pause"], arguments, &["--reason", "test"]].concat());
+        assert_eq!(
+            output.status.code(),
+            Some(64),
+            "{arguments:?}: {}",
+            stdout(&output)
+        );
+        stderr(&output)
+    };
+    for (scope, target, hint) in [
+        ("kind", "oder", "there is no kind oder"),
+        ("priority", "high", "urgent, normal and bulk"),
+        ("batch", "autumn", "--anyway"),
+        ("number", "n9", "`postrider numbers`"),
+        ("account", "w9", "there is no account w9"),
+        ("template", "w1/boarding/en_US", "`postrider templates`"),
+        ("template", "boarding", "WABA_ID/name/language"),
+    ] {
+        let said = refused(&[scope, target]);
+        assert!(said.contains(hint), "{said}");
+    }
+    refused(&["kind"]);
+    refused(&["all", "order"]);
+    refused(&["kind", "order", "--for", "2w"]);
+    refused(&["kind", "order", "--until", "2020-01-01T00:00:00Z"]);
+    assert_eq!(sql::count(&database, "postrider.pause").await, 0);
+
+    let enqueue = "'+905321234567', 'boarding', batch => 'autumn'";
+    sql::enqueue(&mut database.pool().acquire().await.unwrap(), enqueue).await;
+    for batch in [&["batch", "autumn"][..], &["batch", "winter", "--anyway"]] {
+        let output = postrider.run(&[&["pause"], batch, &["--reason", "test"]].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+    }
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_messaging_limit_is_shown_while_somebody_counts_it() {
+    let (database, postrider) = world().await;
+    let pool = database.pool();
+    let usage = PoolUsage {
+        pool: "p1".to_owned(),
+        messaging_limit: Some(250),
+        used: 237,
+        room_normal: Some(0),
+        room_urgent: Some(13),
+        next_return_at: Some(::postrider::clock::now() + std::time::Duration::from_secs(7_230)),
+        returns: 4,
+    };
+    for used in [100, 237] {
+        usage::show(
+            pool,
+            &[PoolUsage {
+                used,
+                ..usage.clone()
+            }],
+        )
+        .await
+        .unwrap();
+    }
+    let mut connection = pool.acquire().await.unwrap();
+    let urgent = "'+905321234567', 'boarding', priority => 'urgent'";
+    let urgent = sql::enqueue(&mut connection, urgent).await;
+    let job = sql::enqueue(&mut connection, "'+905321234567', 'boarding'").await;
+    sql::run(
+        &mut connection,
+        "update postrider.lease set expires_at = now() + interval '1 h'",
+    )
+    .await;
+
+    let number = &objects(&postrider.run(&["numbers", "--json"]))[0];
+    assert_eq!(number["recipients_24h"], 237);
+    assert_eq!(
+        (&number["room_normal"], &number["room_urgent"]),
+        (&json!(0), &json!(13))
+    );
+    assert!(stdout(&postrider.run(&["numbers"])).contains("4 in 2 h"));
+    let status = stdout(&postrider.run(&["status"]));
+    assert!(
+        status.contains("! the messaging limit of p1 is reached: 237 of 250 are used, 4 come back"),
+        "{status}"
+    );
+    assert!(status.contains("LIMIT OF"), "{status}");
+    let why = stdout(&postrider.run(&["why", &job.to_string()]));
+    assert!(why.contains("237 of 250 unique recipients"), "{why}");
+    let why = stdout(&postrider.run(&["why", &urgent.to_string()]));
+    assert!(why.contains("on its way"), "{why}");
+
+    sql::run(
+        &mut connection,
+        "update postrider.pool_usage set at = now() - interval '61 s'",
+    )
+    .await;
+    let number = &objects(&postrider.run(&["numbers", "--json"]))[0];
+    assert_eq!(
+        (&number["recipients_24h"], &number["room_normal"]),
+        (&json!(0), &Value::Null)
+    );
+    assert!(!stdout(&postrider.run(&["status"])).contains("LIMIT OF"));
 }

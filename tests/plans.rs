@@ -115,6 +115,8 @@ async fn look_attempt_and_settle_use_their_indexes_with_a_million_jobs() {
             .bind(vec!["another_template"])
             .bind(vec!["en"])
             .bind((1_i64..=300).collect::<Vec<_>>())
+            .bind(vec!["travel"])
+            .bind(vec!["a batch"])
     })
     .await;
     assert_only_indexes(&look);

@@ -70,6 +70,7 @@ mod tests {
             "webhook_requests_total{status=\"200\"} 1",
             "lease_held 0",
             "database_seconds_count{statement=\"look\"} 1",
+            "jobs_moved_total 0",
             concat!("build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         ] {
             assert!(

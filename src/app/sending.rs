@@ -1,7 +1,11 @@
 //! Dispatch: the workers on their threads, and beside them what tells them about facts, leases and bells, and what writes
 //! down what answers mean beyond their job.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -15,8 +19,10 @@ use crate::{
         crew::{Crew, Tools},
         knowing::{Guide, Knowing, Share},
         leasing::{self, Leasing},
+        moving::Moving,
         ringing,
         worker::Settings,
+        world::World,
     },
     instance::Instance,
     rules::{pace, pair::Allowance, retry::Policy, template},
@@ -53,7 +59,21 @@ pub(super) fn start(
         })?;
     }
     let changed = Arc::new(Notify::new());
-    start_knowing(service, shared, &crew, &config, &changed)?;
+    let (shown, world) = watch::channel(Arc::default());
+    start_knowing(service, shared, &crew, &config, &changed, shown)?;
+    let moving = Moving {
+        store: shared.store.clone(),
+        instance: instance.id().to_owned(),
+        world,
+        blocked: watch::channel(HashSet::new()).1,
+        changed: Arc::clone(&changed),
+        meters: shared.meters.dispatch.clone(),
+    };
+    service.spawn(
+        "moves",
+        Phase::Drain,
+        without_fail(moving.run(stop.drain.clone())),
+    );
     let applying = Applying {
         store: shared.store.clone(),
         learned: told,
@@ -93,6 +113,7 @@ fn start_knowing(
     crew: &Crew,
     config: &Config,
     changed: &Arc<Notify>,
+    shown: watch::Sender<Arc<World>>,
 ) -> anyhow::Result<()> {
     let (sender, guide) = watch::channel(guide(config, &shared.environment));
     let knowing = Knowing {
@@ -101,6 +122,7 @@ fn start_knowing(
         client: Client::new(&configured::endpoint(config))?,
         guide,
         changed: Arc::clone(changed),
+        shown,
     };
     // Until the end of the drain: what is said to the last worker must still be true.
     let close = service.stop().close.clone();

@@ -83,7 +83,7 @@ enum Command {
     Why(why::WhyArgs),
     /// Say what is wrong and what is going on
     Status(status::StatusArgs),
-    /// Stop a number, an account, a template or everything
+    /// Stop everything, or a kind, priority, batch, number, account or template; --list says what is stopped
     Pause(pause::PauseArgs),
     /// Let it go on, whoever stopped it
     Resume(pause::ResumeArgs),

@@ -1,25 +1,30 @@
 //! `postrider numbers`: limits, room, quality, what is paused.
 
-use super::{Context, Exit};
+use chrono::{DateTime, Utc};
+
+use super::{Context, Exit, output::relative};
 use crate::store::overview::{self, NumberStatus};
 
 /// Arguments of `postrider numbers`.
 #[derive(Debug, clap::Args)]
 pub(super) struct NumbersArgs {}
 
-const HEADINGS: [&str; 11] = [
-    "number", "phone", "status", "quality", "rate", "limit", "used", "urgent", "normal", "bulk",
-    "paused",
+const HEADINGS: [&str; 13] = [
+    "number", "phone", "status", "quality", "rate", "limit", "used", "room", "returns", "urgent",
+    "normal", "bulk", "paused",
 ];
 
 pub(super) async fn run(_args: NumbersArgs, context: &Context) -> anyhow::Result<Exit> {
     let database = context.database().await?;
     let rows = overview::numbers(database.store.pool()).await?;
-    context.output.rows(&rows, &HEADINGS, cells)?;
+    let now = crate::clock::now();
+    context
+        .output
+        .rows(&rows, &HEADINGS, |row| cells(row, now))?;
     Ok(Exit::Done)
 }
 
-fn cells(row: &NumberStatus) -> Vec<String> {
+fn cells(row: &NumberStatus, now: DateTime<Utc>) -> Vec<String> {
     let status = if row.configured {
         row.status.clone()
     } else {
@@ -35,9 +40,25 @@ fn cells(row: &NumberStatus) -> Vec<String> {
         row.messaging_limit
             .map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string()),
         row.recipients_24h.to_string(),
+        row.room_normal
+            .map(|room| room.to_string())
+            .unwrap_or_default(),
+        returns(row.returns, row.next_return_at, now),
         row.urgent_jobs.to_string(),
         row.normal_jobs.to_string(),
         row.bulk_jobs.to_string(),
         row.paused.clone().unwrap_or_default(),
     ]
+}
+
+/// How much of a messaging limit comes back next, and when: `12 in 3 h`.
+pub(super) fn returns(
+    returns: Option<i32>,
+    at: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> String {
+    match (returns, at) {
+        (Some(returns), Some(at)) => format!("{returns} {}", relative(at, now)),
+        _ => String::new(),
+    }
 }

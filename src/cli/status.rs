@@ -3,8 +3,8 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::{Context, Exit, Output, output::relative};
-use crate::store::overview::{self, Backlog, Ended, Trouble};
+use super::{Context, Exit, Output, numbers::returns, output::relative};
+use crate::store::overview::{self, Backlog, Ended, LimitUsage, Trouble};
 
 /// Arguments of `postrider status`.
 #[derive(Debug, clap::Args)]
@@ -20,6 +20,7 @@ struct Status {
     troubles: Vec<Trouble>,
     backlog: Vec<Backlog>,
     last_hour: Vec<Ended>,
+    limits: Vec<LimitUsage>,
 }
 
 pub(super) async fn run(args: StatusArgs, context: &Context) -> anyhow::Result<Exit> {
@@ -29,6 +30,7 @@ pub(super) async fn run(args: StatusArgs, context: &Context) -> anyhow::Result<E
         troubles: overview::troubles(pool).await?,
         backlog: overview::backlog(pool).await?,
         last_hour: overview::results(pool).await?,
+        limits: overview::limits(pool).await?,
     };
     let output = &context.output;
     if args.check {
@@ -94,6 +96,28 @@ fn print(status: &Status, output: &Output, now: DateTime<Utc>) -> anyhow::Result
             row.jobs.to_string(),
         ]
     })?;
+    if status.limits.is_empty() {
+        return Ok(());
+    }
+    output.say("\nUnique recipients within 24 hours")?;
+    let headings = [
+        "limit of",
+        "limit",
+        "used",
+        "room",
+        "urgent room",
+        "returns",
+    ];
+    output.rows(&status.limits, &headings, |row| {
+        vec![
+            row.pool.clone(),
+            row.messaging_limit.to_string(),
+            row.used.to_string(),
+            row.room_normal.to_string(),
+            row.room_urgent.to_string(),
+            returns(Some(row.returns), row.next_return_at, now),
+        ]
+    })?;
     Ok(())
 }
 
@@ -112,6 +136,7 @@ mod tests {
                 .collect(),
             backlog: Vec::new(),
             last_hour: Vec::new(),
+            limits: Vec::new(),
         }
     }
 

@@ -16,7 +16,7 @@ use crate::{
     },
     store::{
         attempt::{Held, Wanted},
-        look::{Cursor, HeldTemplate, Seen},
+        look::{Cursor, Holds, Seen},
         people::Link,
     },
 };
@@ -121,8 +121,8 @@ pub enum Action {
         why: LookFor,
         /// From where.
         cursors: Vec<Cursor>,
-        /// Templates to leave out.
-        held: Vec<HeldTemplate>,
+        /// What to leave out.
+        holds: Arc<Holds>,
         /// Jobs to leave out, because memory has them.
         known: Vec<JobId>,
     },

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     channel::whatsapp::{Client, Sender},
     rules::{
-        job::{Lane, TemplateName},
+        job::{Lane, Priority, TemplateName},
         pace::{Rate, provider_rate},
         pair::Allowance,
         template::{Template, Whitespace},
@@ -29,7 +29,7 @@ use crate::{
     store::{
         Store,
         facts::{self, Facts, NumberFact, PauseFact, Scope, TemplateFact},
-        look::HeldTemplate,
+        look::Holds,
     },
 };
 
@@ -78,6 +78,8 @@ pub struct Knowing {
     pub guide: watch::Receiver<Guide>,
     /// Rung when facts changed.
     pub changed: Arc<Notify>,
+    /// Who else wants to see the picture.
+    pub shown: watch::Sender<Arc<World>>,
 }
 
 impl Knowing {
@@ -108,6 +110,7 @@ impl Knowing {
         let guide = self.guide.borrow_and_update().clone();
         let world = Arc::new(picture.world(facts, &guide, &self.client));
         self.crew.tell(|| Event::World(Arc::clone(&world)));
+        self.shown.send_replace(world);
         Ok(())
     }
 }
@@ -164,7 +167,7 @@ impl Picture {
             limit_per_number,
             pair: guide.pair,
             lanes,
-            paused_templates: facts.pauses.iter().filter_map(paused_template).collect(),
+            paused: paused(&facts.pauses),
             kinds: facts.kinds,
             templates: self.templates.clone(),
         }
@@ -212,6 +215,7 @@ fn lane_facts(
         shard: number.shard,
         rate: set.or(guide.rate).unwrap_or_else(provider),
         free_at: number.free_at,
+        refilled_at: number.refilled_at,
         stopped: stopped(number, pauses),
         pool: None,
         sender,
@@ -254,18 +258,32 @@ fn stopped(number: &NumberFact, pauses: &[PauseFact]) -> Option<String> {
     }
 }
 
-fn paused_template(pause: &PauseFact) -> Option<HeldTemplate> {
-    if pause.scope != Scope::Template {
-        return None;
+/// What is paused without a number being stopped.
+fn paused(pauses: &[PauseFact]) -> Holds {
+    let mut holds = Holds::default();
+    for PauseFact { scope, target, .. } in pauses {
+        match scope {
+            Scope::Kind => _ = holds.kinds.insert(target.as_str().into()),
+            Scope::Batch => _ = holds.batches.insert(target.clone()),
+            Scope::Priority => holds.priorities.extend(target.parse::<Priority>()),
+            Scope::Template => {
+                if let Some((account, template)) = template_of(target) {
+                    holds.templates.entry(account).or_default().insert(template);
+                }
+            }
+            Scope::All | Scope::Number | Scope::Account => {}
+        }
     }
-    let (account, template) = pause.target.split_once('/')?;
+    holds
+}
+
+/// Account and template of a pause's target.
+fn template_of(target: &str) -> Option<(String, TemplateName)> {
+    let (account, template) = target.split_once('/')?;
     let (name, language) = template.split_once('/')?;
     let template = TemplateName {
         name: name.to_owned(),
         language: language.to_owned(),
     };
-    Some(HeldTemplate {
-        account: account.to_owned(),
-        template,
-    })
+    Some((account.to_owned(), template))
 }

@@ -43,6 +43,8 @@ pub struct Prepared {
     pub resolve_after: Duration,
     /// The template, for what an answer says about it.
     pub template: Option<TemplateName>,
+    /// The upstream's name for a group of jobs.
+    pub batch: Option<String>,
     /// Where it goes.
     pub recipient: String,
     /// The person's canonical key.
@@ -88,6 +90,7 @@ pub struct Reading {
     after: (DateTime<Utc>, JobId),
     went_back: Duration,
     went_to_head: Duration,
+    begun: u32,
 }
 
 impl Reading {
@@ -96,6 +99,7 @@ impl Reading {
             after: HEAD,
             went_back: now,
             went_to_head: now,
+            begun: 0,
         }
     }
 
@@ -119,6 +123,12 @@ impl Reading {
         self.after
     }
 
+    /// How often it began anew.
+    #[must_use]
+    pub fn begun(&self) -> u32 {
+        self.begun
+    }
+
     /// Notes how far a look came.
     pub fn read_to(&mut self, key: (DateTime<Utc>, JobId)) {
         self.after = self.after.max(key);
@@ -127,6 +137,7 @@ impl Reading {
     /// The next look starts at the head: something that was passed over may go now.
     pub fn reset(&mut self) {
         self.after = HEAD;
+        self.begun = self.begun.wrapping_add(1);
     }
 }
 
@@ -301,4 +312,28 @@ impl LaneState {
         }
         (waiting, ready)
     }
+
+    /// Takes out some jobs: the ids of those without an attempt, and those whose attempt is committed but not used. What is
+    /// being attempted stays until the database has answered.
+    pub fn withdraw(
+        &mut self,
+        is_meant: impl Fn(&Prepared) -> bool,
+    ) -> (Vec<JobId>, Vec<Permitted>) {
+        let (mut waiting, mut ready) = (Vec::new(), Vec::new());
+        for jobs in self.buffered.iter_mut().chain(&mut self.parked) {
+            let meant = take_out(jobs, &is_meant);
+            waiting.extend(meant.into_iter().map(|job| job.id));
+        }
+        for jobs in &mut self.ready {
+            ready.extend(take_out(jobs, |next| is_meant(&next.job)));
+        }
+        (waiting, ready)
+    }
+}
+
+/// Takes out what is meant; the others keep their order.
+fn take_out<T>(jobs: &mut VecDeque<T>, is_meant: impl Fn(&T) -> bool) -> VecDeque<T> {
+    let (meant, others) = std::mem::take(jobs).into_iter().partition(is_meant);
+    *jobs = others;
+    meant
 }

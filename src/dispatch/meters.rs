@@ -2,7 +2,9 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
+};
 
 use super::outbox::Batch;
 use crate::rules::{
@@ -23,6 +25,8 @@ pub struct Meters {
     pub responses: IntCounterVec,
     /// `postrider_database_seconds{statement}`.
     pub database: HistogramVec,
+    /// `postrider_jobs_moved_total`: jobs that went over to another number of their sender pool.
+    pub moved: IntCounter,
 }
 
 impl Default for Meters {
@@ -77,6 +81,11 @@ impl Default for Meters {
                 &["statement"],
             )
             .expect("valid names"),
+            moved: IntCounter::new(
+                "postrider_jobs_moved_total",
+                "Jobs that went over to another number because theirs could not send",
+            )
+            .expect("a valid name"),
         }
     }
 }
@@ -91,7 +100,8 @@ impl Meters {
         registry.register(Box::new(self.enqueue_to_accepted.clone()))?;
         registry.register(Box::new(self.request.clone()))?;
         registry.register(Box::new(self.responses.clone()))?;
-        registry.register(Box::new(self.database.clone()))
+        registry.register(Box::new(self.database.clone()))?;
+        registry.register(Box::new(self.moved.clone()))
     }
 
     /// An answer came, or did not.

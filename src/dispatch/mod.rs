@@ -8,6 +8,9 @@
 //! Beside the workers three small tasks tell all of them what is the same for all: [`leasing`] which shards this instance
 //! may send for, [`knowing`] the facts about numbers, kinds and templates, [`ringing`] that an urgent job was committed.
 //!
+//! Two more write: [`applying`] what answers mean beyond their job, [`moving`] jobs over to another number of their pool when
+//! theirs cannot send.
+//!
 //! What this does not promise: an order between two jobs (the provider keeps none either), or that a job whose request was
 //! not answered is sent again at once (it may have been taken; see `docs/STATES.md`).
 
@@ -19,6 +22,7 @@ pub mod lane;
 pub mod leasing;
 pub mod limits;
 pub mod meters;
+pub mod moving;
 pub mod outbox;
 pub mod ringing;
 pub mod settlement;

@@ -181,7 +181,7 @@ impl Shell {
             Action::Look {
                 why,
                 cursors,
-                held,
+                holds,
                 known,
             } => {
                 _ = tokio::spawn(async move {
@@ -189,7 +189,7 @@ impl Shell {
                         .ask(
                             "look",
                             STATEMENT_MAX,
-                            look::look(shell.store.pool(), &cursors, &held, &known),
+                            look::look(shell.store.pool(), &cursors, &holds, &known),
                         )
                         .await;
                     shell.tell(Event::Looked { why, cursors, seen });

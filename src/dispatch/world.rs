@@ -13,7 +13,7 @@ use crate::{
         template::{Standing, Template, Whitespace},
         tier::Limit,
     },
-    store::{facts::KindFact, look::HeldTemplate},
+    store::{facts::KindFact, look::Holds},
 };
 
 /// Facts about numbers, kinds and templates.
@@ -33,8 +33,8 @@ pub struct World {
     pub kinds: HashMap<Arc<str>, KindFact>,
     /// Templates by account.
     pub templates: HashMap<String, HashMap<TemplateName, Arc<Template>>>,
-    /// Templates that a person or the provider's answer paused, beside those whose own status says so.
-    pub paused_templates: Vec<HeldTemplate>,
+    /// What a person or the provider's answer paused, beside numbers and templates whose own status says so.
+    pub paused: Holds,
 }
 
 /// A number, as its lane needs it.
@@ -52,6 +52,8 @@ pub struct LaneFacts {
     pub pool: Option<PoolFacts>,
     /// Nothing may be posted for it before this.
     pub free_at: DateTime<Utc>,
+    /// When jobs of another number were last moved here: they stand before whatever was read.
+    pub refilled_at: DateTime<Utc>,
     /// Why nothing may be posted for it now, for people; `None` when it may.
     pub stopped: Option<String>,
     /// Where its requests go.
@@ -74,35 +76,25 @@ impl World {
         self.templates.get(account)?.get(name).map(AsRef::as_ref)
     }
 
-    /// Whether the template is paused beside its own status.
+    /// Everything whose jobs stay where they are: paused by somebody, or templates by their own status.
     #[must_use]
-    pub fn is_paused(&self, account: &str, name: &TemplateName) -> bool {
-        self.paused_templates
-            .iter()
-            .any(|held| held.account == account && held.template == *name)
-    }
-
-    /// Templates whose jobs stay where they are: paused by somebody, or by their own status.
-    #[must_use]
-    pub fn held_templates(&self) -> Vec<HeldTemplate> {
-        let by_status = self.templates.iter().flat_map(|(account, templates)| {
-            templates
+    pub fn holds(&self) -> Holds {
+        let mut holds = self.paused.clone();
+        for (account, templates) in &self.templates {
+            let held = templates
                 .iter()
                 .filter(|(_, template)| template.standing() == Standing::Held)
-                .map(|(name, _)| HeldTemplate {
-                    account: account.clone(),
-                    template: name.clone(),
-                })
-        });
-        let mut held: Vec<_> = self
-            .paused_templates
-            .iter()
-            .cloned()
-            .chain(by_status)
-            .collect();
-        held.sort_by(|a, b| (&a.account, &a.template).cmp(&(&b.account, &b.template)));
-        held.dedup();
-        held
+                .map(|(name, _)| name.clone());
+            let mut held = held.peekable();
+            if held.peek().is_some() {
+                holds
+                    .templates
+                    .entry(account.clone())
+                    .or_default()
+                    .extend(held);
+            }
+        }
+        holds
     }
 }
 

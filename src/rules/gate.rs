@@ -230,6 +230,7 @@ mod tests {
                 content: raw(&json!({"body": ["Ada"]})),
                 enqueued_at: now,
                 expires_at: now + TimeDelta::hours(1),
+                batch: None,
             },
             person: PersonFacts {
                 opted_in_at: Some(now - TimeDelta::days(1)),

@@ -227,6 +227,8 @@ pub struct Job {
     pub enqueued_at: DateTime<Utc>,
     /// Not sent after this.
     pub expires_at: DateTime<Utc>,
+    /// The upstream's name for a group of jobs.
+    pub batch: Option<String>,
 }
 
 /// A template as a job names it; the account comes from the number.

@@ -11,7 +11,9 @@ use crate::rules::job::{Kind, Lane, Priority};
 
 mod pauses;
 
-pub use pauses::{By, Pause, PauseFact, Scope, expire_pauses, pause, resume};
+pub use pauses::{
+    By, Pause, PauseFact, Scope, expire_pauses, is_known, pause, pauses, pauses_beside, resume,
+};
 
 /// All but the templates, as of one moment.
 #[derive(Debug, Clone)]
@@ -43,6 +45,8 @@ pub struct NumberFact {
     pub shard: i16,
     /// Nothing may be posted for it before this.
     pub free_at: DateTime<Utc>,
+    /// When jobs of another number were last moved here.
+    pub refilled_at: DateTime<Utc>,
     /// As people see it.
     pub display_phone_number: Option<String>,
     /// CONNECTED is the only one that can send; UNKNOWN until the provider has told us.

@@ -1,5 +1,10 @@
 //! Reading the next due jobs of a lane. A look writes nothing: where it stopped is kept in memory.
 
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use sqlx::PgPool;
@@ -19,15 +24,81 @@ pub struct Cursor {
     pub room: u32,
     /// The number's account, for held templates.
     pub account: String,
+    /// How often the lane's reading had begun anew when this was made: an answer to a question from before that does not
+    /// say how far the lane is read now.
+    pub begun: u32,
 }
 
-/// A template whose jobs a look leaves where they are.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct HeldTemplate {
-    /// The account.
-    pub account: String,
-    /// The template.
-    pub template: TemplateName,
+/// Jobs that stay where they are, whatever their number may do. A look leaves them out, and nothing is written to them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Holds {
+    /// Templates, by account.
+    pub templates: HashMap<String, HashSet<TemplateName>>,
+    /// Kinds, by name.
+    pub kinds: HashSet<Arc<str>>,
+    /// Batches, by the upstream's name.
+    pub batches: HashSet<String>,
+    /// Priorities: they are not looked at in the first place.
+    pub priorities: HashSet<Priority>,
+}
+
+impl Holds {
+    /// Whether anything is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.templates.values().all(HashSet::is_empty)
+            && self.kinds.is_empty()
+            && self.batches.is_empty()
+            && self.priorities.is_empty()
+    }
+
+    /// Whether a job like this is held, on a number of the account.
+    #[must_use]
+    pub fn hold(
+        &self,
+        account: &str,
+        template: Option<&TemplateName>,
+        kind: &str,
+        batch: Option<&str>,
+        priority: Priority,
+    ) -> bool {
+        self.priorities.contains(&priority)
+            || self.kinds.contains(kind)
+            || batch.is_some_and(|batch| self.batches.contains(batch))
+            || template.is_some_and(|template| self.holds_template(account, template))
+    }
+
+    /// Whether everything that `others` hold is held here too.
+    #[must_use]
+    pub fn include(&self, others: &Self) -> bool {
+        let mut templates = others
+            .templates
+            .iter()
+            .flat_map(|(account, names)| names.iter().map(move |name| (account, name)));
+        self.priorities.is_superset(&others.priorities)
+            && self.kinds.is_superset(&others.kinds)
+            && self.batches.is_superset(&others.batches)
+            && templates.all(|(account, name)| self.holds_template(account, name))
+    }
+
+    fn holds_template(&self, account: &str, template: &TemplateName) -> bool {
+        self.templates
+            .get(account)
+            .is_some_and(|names| names.contains(template))
+    }
+
+    /// As the statement takes them: account, name and language of each template.
+    fn template_columns(&self) -> (Vec<String>, Vec<String>, Vec<String>) {
+        let mut columns = (Vec::new(), Vec::new(), Vec::new());
+        for (account, names) in &self.templates {
+            for template in names {
+                columns.0.push(account.clone());
+                columns.1.push(template.name.clone());
+                columns.2.push(template.language.clone());
+            }
+        }
+        columns
+    }
 }
 
 /// A job with what the gate needs to know.
@@ -55,16 +126,20 @@ pub async fn lanes_with_rows(pool: &PgPool) -> Result<Vec<(Lane, Priority)>, sql
         .collect())
 }
 
-/// The next due jobs behind each cursor, in the lane's order within each lane and priority, less those that are `known`.
+/// The next due jobs behind each cursor, in the lane's order within each lane and priority, less those that are held or
+/// `known`.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn look(
     pool: &PgPool,
     cursors: &[Cursor],
-    held: &[HeldTemplate],
+    holds: &Holds,
     known: &[JobId],
 ) -> Result<Vec<Seen>, sqlx::Error> {
+    let (accounts, names, languages) = holds.template_columns();
+    let kinds: Vec<String> = holds.kinds.iter().map(ToString::to_string).collect();
+    let batches: Vec<String> = holds.batches.iter().cloned().collect();
     let rows = sqlx::query_file!(
         "src/store/look.sql",
         &cursors.iter().map(|c| c.lane.0).collect::<Vec<_>>(),
@@ -82,16 +157,12 @@ pub async fn look(
             .iter()
             .map(|c| c.account.clone())
             .collect::<Vec<_>>(),
-        &held.iter().map(|h| h.account.clone()).collect::<Vec<_>>(),
-        &held
-            .iter()
-            .map(|h| h.template.name.clone())
-            .collect::<Vec<_>>(),
-        &held
-            .iter()
-            .map(|h| h.template.language.clone())
-            .collect::<Vec<_>>(),
+        &accounts,
+        &names,
+        &languages,
         &known.iter().map(|id| id.0).collect::<Vec<_>>(),
+        &kinds,
+        &batches,
     )
     .fetch_all(pool)
     .await?;
@@ -120,6 +191,7 @@ pub async fn look(
                     content,
                     enqueued_at: row.enqueued_at,
                     expires_at: row.expires_at,
+                    batch: row.batch,
                 },
                 facts: PersonFacts {
                     opted_in_at: row.opted_in_at,

@@ -16,7 +16,7 @@ select
   job.id as "id!", job.lane as "lane!", job.priority as "priority!", job.due_at as "due_at!",
   job.tries as "tries!", job.spent as "spent!", job.kind as "kind!", job.recipient as "recipient!",
   job.template, job.language, job.content::text as "content!",
-  job.enqueued_at as "enqueued_at!", job.expires_at as "expires_at!",
+  job.enqueued_at as "enqueued_at!", job.expires_at as "expires_at!", job.batch,
   person.key as "person!", hashtextextended(person.key, (select value from seed)) as "recipient_hash!",
   consent.opted_in_at, consent.opted_out_at, service_window.expires_at as "window_until?"
 from cursor
@@ -30,6 +30,9 @@ cross join lateral (
     and queue.state = 'queued'
     -- What memory has already, when the look goes back over what it read before.
     and queue.id not in (select known from unnest($10::bigint[]) as known)
+    -- Held kinds and batches stay too.
+    and queue.kind not in (select kind from unnest($11::text[]) as kind)
+    and (queue.batch is null or queue.batch not in (select batch from unnest($12::text[]) as batch))
     and not exists (
       select from held_template as held
       where held.account = cursor.account and held.name = queue.template and held.language = queue.language)

@@ -24,6 +24,7 @@ pub mod lease;
 pub mod ledger;
 pub mod look;
 pub mod migrate;
+pub mod moves;
 pub mod overview;
 pub mod people;
 pub mod receipts;
@@ -31,6 +32,7 @@ pub mod sample;
 pub mod settle;
 pub mod sync;
 pub mod upkeep;
+pub mod usage;
 
 /// The database, by way of a pool of connections. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -69,6 +69,35 @@ pub async fn troubles(pool: &PgPool) -> Result<Vec<Trouble>, sqlx::Error> {
         .await
 }
 
+/// What is left of the messaging limits, by the daemons that count them; those that are unlimited are left out.
+///
+/// # Errors
+/// When the database is away.
+pub async fn limits(pool: &PgPool) -> Result<Vec<LimitUsage>, sqlx::Error> {
+    sqlx::query_file_as!(LimitUsage, "src/store/overview_limits.sql")
+        .fetch_all(pool)
+        .await
+}
+
+/// A messaging limit, and what is left of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LimitUsage {
+    /// What it applies to: a portfolio's id, or a number's.
+    pub pool: String,
+    /// Unique recipients per rolling 24 h.
+    pub messaging_limit: i32,
+    /// How many of them are used.
+    pub used: i32,
+    /// How many more may get a normal or bulk message now.
+    pub room_normal: i32,
+    /// How many more may get an urgent one.
+    pub room_urgent: i32,
+    /// When the next of those that are used come back.
+    pub next_return_at: Option<DateTime<Utc>>,
+    /// How many come back then.
+    pub returns: i32,
+}
+
 /// A number, with what it may do and what it has to do.
 #[derive(Debug, Clone, Serialize)]
 pub struct NumberStatus {
@@ -92,6 +121,14 @@ pub struct NumberStatus {
     pub messaging_limit: Option<i32>,
     /// How many of them are used.
     pub recipients_24h: i64,
+    /// How many more may get a normal or bulk message now; none when unlimited, or when no daemon counts.
+    pub room_normal: Option<i32>,
+    /// How many more may get an urgent one.
+    pub room_urgent: Option<i32>,
+    /// When the next of those that are used come back.
+    pub next_return_at: Option<DateTime<Utc>>,
+    /// How many come back then.
+    pub returns: Option<i32>,
     /// Jobs that wait for it, by priority.
     pub urgent_jobs: i64,
     /// Normal ones.

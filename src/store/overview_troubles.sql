@@ -30,6 +30,11 @@ found as (
   select 1, format('the number %s is %s and cannot send', phone_number_id, status)
   from postrider.number where configured and status not in ('CONNECTED', 'UNKNOWN')
   union all
+  select 2, format('the messaging limit of %s is reached: %s of %s are used%s', pool, used, messaging_limit,
+                   coalesce(format(', %s come back at %s', returns,
+                                   to_char(next_return_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI "UTC"')), ''))
+  from postrider.pool_usage_now where room_normal <= 0
+  union all
   select 2, format('the number %s has quality RED', phone_number_id)
   from postrider.number where configured and quality_rating = 'RED'
   union all

@@ -186,6 +186,8 @@ impl Worker {
                 self.forget(id);
             }
         }
+        // Something may have been paused while the attempts were being committed.
+        self.withdraw_held(&lanes, now);
         if self.draining {
             self.drain(now);
         }

@@ -1,6 +1,10 @@
 //! From the bell or the poll through look and gate into the lane's buffers.
 
-use std::collections::HashSet;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     super::{
@@ -14,7 +18,7 @@ use crate::{
     channel::whatsapp::request,
     rules::{
         gate::{self, Verdict, gate},
-        job::{Lane, Priority},
+        job::{JobId, Lane, Priority},
     },
     store::{
         look::{Cursor, Seen},
@@ -24,6 +28,8 @@ use crate::{
 
 /// Seconds of a number's rate that its buffers may hold, within the look-ahead.
 const BUFFER_SECONDS: f64 = 4.0;
+/// Transactions that commit an enqueue later than this are found when a look goes back to the head.
+const MAY_COMMIT_WITHIN: Duration = Duration::from_secs(5 * 60);
 
 impl Worker {
     pub(super) fn poll(&mut self, now: Now, actions: &mut Vec<Action>) {
@@ -79,6 +85,9 @@ impl Worker {
         if self.draining || !self.may_send(lane, self.lanes.get(&lane)?, now) {
             return None;
         }
+        if self.holds.priorities.contains(&priority) {
+            return None;
+        }
         let look_ahead = self.settings.look_ahead;
         let state = self.lanes.get_mut(&lane)?;
         let parked = state.parked[priority as usize].len() as u32;
@@ -91,12 +100,14 @@ impl Worker {
         if buffered * 2 > wanted {
             return None;
         }
+        let reading = &mut state.reading[priority as usize];
         Some(Cursor {
             lane,
             priority,
-            after: state.reading[priority as usize].next_look(now.mono),
+            after: reading.next_look(now.mono),
             room: wanted - buffered,
             account: state.facts.account.clone(),
+            begun: reading.begun(),
         })
     }
 
@@ -123,7 +134,7 @@ impl Worker {
         Action::Look {
             why,
             cursors,
-            held: self.held_templates.clone(),
+            holds: Arc::clone(&self.holds),
             known,
         }
     }
@@ -145,12 +156,62 @@ impl Worker {
             }
             return;
         };
+        let overtaken = self.overtaken(cursors);
+        if !self.holds.is_empty() {
+            self.pass_over_held(cursors, &seen, &overtaken, now);
+        }
         for seen in seen {
-            self.pass_gate(seen, now);
+            let reads_on = !overtaken.contains(&(seen.job.lane, seen.job.priority));
+            self.pass_gate(seen, reads_on, now);
         }
     }
 
-    pub(super) fn pass_gate(&mut self, seen: Seen, now: Now) {
+    /// Readings that began anew while the look was under way: it left out what may go now, so it tells nothing of them.
+    fn overtaken(&self, cursors: &[Cursor]) -> HashSet<(Lane, Priority)> {
+        let is_overtaken = |cursor: &&Cursor| {
+            self.lanes.get(&cursor.lane).is_some_and(|state| {
+                state.reading[cursor.priority as usize].begun() != cursor.begun
+            })
+        };
+        cursors
+            .iter()
+            .filter(is_overtaken)
+            .map(|cursor| (cursor.lane, cursor.priority))
+            .collect()
+    }
+
+    /// A look that was not filled has read whatever was due: what it left out need not be read again by the next ones.
+    fn pass_over_held(
+        &mut self,
+        cursors: &[Cursor],
+        seen: &[Seen],
+        overtaken: &HashSet<(Lane, Priority)>,
+        now: Now,
+    ) {
+        let mut found: HashMap<(Lane, Priority), u32> = HashMap::new();
+        for Seen { job, .. } in seen {
+            *found.entry((job.lane, job.priority)).or_default() += 1;
+        }
+        for cursor in cursors {
+            let key = (cursor.lane, cursor.priority);
+            let is_filled = found.get(&key).is_some_and(|found| *found >= cursor.room);
+            if is_filled
+                || overtaken.contains(&key)
+                || !self
+                    .lanes
+                    .get(&cursor.lane)
+                    .is_some_and(|state| self.may_send(cursor.lane, state, now))
+            {
+                continue;
+            }
+            if let Some(state) = self.lanes.get_mut(&cursor.lane) {
+                let read_to = (now.wall - MAY_COMMIT_WITHIN, JobId(0));
+                state.reading[cursor.priority as usize].read_to(read_to);
+            }
+        }
+    }
+
+    pub(super) fn pass_gate(&mut self, seen: Seen, reads_on: bool, now: Now) {
         let Seen {
             job,
             facts,
@@ -168,7 +229,9 @@ impl Worker {
         let Some(state) = self.lanes.get_mut(&lane) else {
             return;
         };
-        state.reading[priority as usize].read_to((job.due_at, job.id));
+        if reads_on {
+            state.reading[priority as usize].read_to((job.due_at, job.id));
+        }
         if self.known.contains_key(&job.id) {
             return;
         }
@@ -179,10 +242,11 @@ impl Worker {
             .template
             .as_ref()
             .and_then(|name| self.world.template(&state.facts.account, name));
-        if job
-            .template
-            .as_ref()
-            .is_some_and(|name| self.world.is_paused(&state.facts.account, name))
+        // Paused since the look was asked for.
+        let (named, batch) = (job.template.as_ref(), job.batch.as_deref());
+        if self
+            .holds
+            .hold(&state.facts.account, named, &job.kind, batch, priority)
         {
             return;
         }
@@ -216,6 +280,7 @@ impl Worker {
                     tags,
                     resolve_after: kind.resolve_after,
                     template: job.template,
+                    batch: job.batch,
                     recipient: job.recipient,
                     person: job.person,
                     recipient_hash,

@@ -30,7 +30,7 @@ use crate::{
         pace::Hand,
         retry::Policy,
     },
-    store::look::HeldTemplate,
+    store::look::Holds,
 };
 
 /// How often lanes are looked at while there is room.
@@ -70,7 +70,7 @@ pub struct Load {
 pub struct Worker {
     settings: Settings,
     world: Arc<World>,
-    held_templates: Vec<HeldTemplate>,
+    holds: Arc<Holds>,
     leases: Leases,
     lanes: HashMap<Lane, LaneState>,
     /// Every job in memory, from the look until its outcome is written, with the time of its attempt.
@@ -117,7 +117,7 @@ impl Worker {
         Self {
             settings,
             world: Arc::default(),
-            held_templates: Vec::new(),
+            holds: Arc::default(),
             leases: Leases::default(),
             lanes: HashMap::new(),
             known: HashMap::new(),

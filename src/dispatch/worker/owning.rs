@@ -5,23 +5,19 @@ use std::sync::Arc;
 use super::{
     super::{
         event::Now,
-        lane::{LaneState, Reading},
+        lane::{LaneState, Permitted, Reading},
         settlement,
         world::{Leases, World},
     },
     Worker,
 };
-use crate::rules::job::Lane;
+use crate::rules::job::{JobId, Lane, Priority};
 
 impl Worker {
     pub(super) fn see(&mut self, world: Arc<World>, now: Now) {
         self.world = world;
-        let held = self.world.held_templates();
-        let released = self
-            .held_templates
-            .iter()
-            .any(|template| !held.contains(template));
-        self.held_templates = held;
+        let before = std::mem::replace(&mut self.holds, Arc::new(self.world.holds()));
+        let released = !self.holds.include(&before);
         for (lane, facts) in &self.world.lanes {
             if !self.is_mine(facts.shard) {
                 continue;
@@ -35,15 +31,47 @@ impl Worker {
                 )
             });
             state.pacer.set_rate(facts.rate);
+            let refilled = state.facts.refilled_at < facts.refilled_at;
             state.facts = facts.clone();
-            if released {
-                // Jobs of a template that may go again were passed over; they stand before the cursor.
+            if released || refilled {
+                // Jobs that were held were passed over, and jobs of another number may have moved here: they stand
+                // before the cursor.
                 state.reading.iter_mut().for_each(Reading::reset);
             }
         }
         self.limits.set_pair_allowance(self.world.pair, now);
         self.stand(now);
         self.relinquish_where_stopped(now);
+        if !before.include(&self.holds) {
+            let lanes: Vec<Lane> = self.lanes.keys().copied().collect();
+            self.withdraw_held(&lanes, now);
+        }
+    }
+
+    /// Takes the lanes' held jobs out of memory, so that none of them is posted. They stay in the queue.
+    pub(super) fn withdraw_held(&mut self, lanes: &[Lane], now: Now) {
+        if self.holds.is_empty() {
+            return;
+        }
+        for lane in lanes {
+            let Some(state) = self.lanes.get_mut(lane) else {
+                continue;
+            };
+            let account = state.facts.account.clone();
+            let (waiting, ready) = state.withdraw(|job| {
+                let batch = job.batch.as_deref();
+                let template = job.template.as_ref();
+                self.holds
+                    .hold(&account, template, &job.tags.kind, batch, job.priority)
+            });
+            if state.waiting() == 0 {
+                self.waiting_lanes.remove(lane);
+            }
+            if state.buffered[Priority::Urgent as usize].is_empty() {
+                self.urgent_lanes.remove(lane);
+            }
+            self.give_up(*lane, waiting, ready, "it was paused", now);
+        }
     }
 
     pub(super) fn hold(&mut self, leases: Leases, now: Now) {
@@ -74,16 +102,31 @@ impl Worker {
             return;
         };
         let (waiting, ready) = state.relinquish();
-        let pool = state.facts.pool.clone();
         self.waiting_lanes.remove(&lane);
         self.urgent_lanes.remove(&lane);
+        self.give_up(lane, waiting, ready, &why, now);
+    }
+
+    /// What has no attempt is forgotten, what has one is settled as not sent.
+    fn give_up(
+        &mut self,
+        lane: Lane,
+        waiting: Vec<JobId>,
+        ready: Vec<Permitted>,
+        why: &str,
+        now: Now,
+    ) {
+        let pool = self
+            .lanes
+            .get(&lane)
+            .and_then(|state| state.facts.pool.clone());
         for id in waiting {
             self.forget(id);
         }
         for job in ready {
             self.limits.release(lane, pool.as_ref(), &job.job);
             self.outbox.push(
-                settlement::not_sent(&job.attempt(), &why, now.wall, now.wall),
+                settlement::not_sent(&job.attempt(), why, now.wall, now.wall),
                 now.mono,
             );
         }

@@ -2,11 +2,13 @@
 //! other, unless a person ends both.
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 use sqlx::{PgConnection, PgPool};
 
 /// What a pause stops.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, sqlx::Type)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, sqlx::Type)]
 #[sqlx(type_name = "text", rename_all = "lowercase")]
+#[serde(rename_all = "lowercase")]
 pub enum Scope {
     /// Everything; its target is empty.
     All,
@@ -83,7 +85,7 @@ pub struct Pause<'a> {
 }
 
 /// A pause that holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PauseFact {
     /// What it stops.
     pub scope: Scope,
@@ -112,6 +114,43 @@ pub(super) async fn load(connection: &mut PgConnection) -> Result<Vec<PauseFact>
     )
     .fetch_all(connection)
     .await
+}
+
+/// What is stopped now, the oldest first.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn pauses(pool: &PgPool) -> Result<Vec<PauseFact>, sqlx::Error> {
+    load(&mut *pool.acquire().await?).await
+}
+
+/// What else stops the same, whole or in part: everything, its account, its numbers or templates.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn pauses_beside(
+    pool: &PgPool,
+    scope: Scope,
+    target: &str,
+) -> Result<Vec<PauseFact>, sqlx::Error> {
+    sqlx::query_file_as!(
+        PauseFact,
+        "src/store/pauses_beside.sql",
+        scope.as_str(),
+        target
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// Whether there is anything of that name. A batch is known once a job of it was enqueued.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn is_known(pool: &PgPool, scope: Scope, target: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_file_scalar!("src/store/pauses_known.sql", scope.as_str(), target)
+        .fetch_one(pool)
+        .await
 }
 
 /// Stops something; returns whether anything changed. The provider's word never shortens a pause that its word made

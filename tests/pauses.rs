@@ -1,0 +1,205 @@
+//! What people pause waits where it is, without a write to its rows; everything else goes on; and it goes when the pause ends.
+
+#![cfg(test)]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{
+    daemon::Daemon,
+    eventually,
+    rig::{Rig, recipients},
+};
+use postrider::{rules::job::JobId, sandbox::Setup};
+
+const FAST: &str = "[pacing]\nmessages_per_second = 80\n";
+const SHIPPED: &str = r#"{"body": {"name": "Ada", "order": "1042", "carrier": "DHL"}}"#;
+
+/// What the daemon reads once a second, it has read by then.
+const HEEDED: Duration = Duration::from_millis(1_500);
+
+/// A daemon with one number.
+async fn rig() -> (Rig, Daemon) {
+    let rig = Rig::new(Setup::quick().numbers(1, 1_000), FAST).await;
+    let daemon = rig.daemon().await;
+    rig.opt_in(&recipients(1_000)).await;
+    (rig, daemon)
+}
+
+/// Orders for as many people, with these further arguments.
+async fn orders(rig: &Rig, count: usize, tail: &str) -> Vec<JobId> {
+    let sql = format!(
+        "select postrider.enqueue(recipient, 'order_shipped', $2::jsonb, language => 'en_US'{tail})
+         from unnest($1::text[]) recipient"
+    );
+    let ids: Vec<i64> = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
+        .bind(recipients(count))
+        .bind(SHIPPED)
+        .fetch_all(rig.pool())
+        .await
+        .unwrap();
+    ids.into_iter().map(JobId).collect()
+}
+
+/// The version of each of these jobs' rows: another one after any update.
+async fn versions(rig: &Rig, ids: &[JobId]) -> Vec<String> {
+    sqlx::query_scalar(
+        "select xmin::text || ctid::text from postrider.queue where id = any($1) order by id",
+    )
+    .bind(ids.iter().map(|id| id.0).collect::<Vec<_>>())
+    .fetch_all(rig.pool())
+    .await
+    .unwrap()
+}
+
+fn run(rig: &Rig, arguments: &[&str]) -> String {
+    let output = rig.postrider.run(arguments);
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn a_kind_a_priority_a_batch_or_a_template_waits_unwritten_while_others_go_and_then_goes() {
+    let (rig, _daemon) = rig().await;
+    let waba: String = sqlx::query_scalar("select waba_id from postrider.account")
+        .fetch_one(rig.pool())
+        .await
+        .unwrap();
+    let template = format!("{waba}/order_shipped/en_US");
+    let other_template = ", kind => 'delivery'";
+    for (scope, target, theirs, others) in [
+        ("kind", "travel", ", kind => 'travel'", other_template),
+        (
+            "priority",
+            "bulk",
+            ", priority => 'bulk'",
+            ", priority => 'urgent'",
+        ),
+        (
+            "batch",
+            "autumn",
+            ", batch => 'autumn'",
+            ", batch => 'spring'",
+        ),
+        ("template", &template, "", ""),
+    ] {
+        run(
+            &rig,
+            &[
+                "pause",
+                scope,
+                target,
+                "--reason",
+                "stocktaking",
+                "--anyway",
+            ],
+        );
+        tokio::time::sleep(HEEDED).await;
+        let held = orders(&rig, 30, theirs).await;
+        let before = versions(&rig, &held).await;
+        if scope != "template" {
+            for id in orders(&rig, 5, others).await {
+                rig.arrives(id).await;
+            }
+        }
+        // Long enough for a look that goes back, and for a lane that is rung.
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        assert_eq!(versions(&rig, &held).await, before, "{scope}");
+        let (state, reason) = rig.job(held[0]).await;
+        let expected = if scope == "template" {
+            "template_paused"
+        } else {
+            "paused"
+        };
+        assert_eq!(
+            (state.as_str(), reason.as_deref()),
+            ("waiting", Some(expected)),
+            "{scope}"
+        );
+        let why = run(&rig, &["why", &held[0].0.to_string()]);
+        assert!(
+            why.contains(&format!("{scope} {target} is paused: stocktaking")),
+            "{why}"
+        );
+        run(&rig, &["resume", scope, target]);
+        let resumed = Instant::now();
+        for id in held {
+            rig.arrives(id).await;
+        }
+        assert!(
+            resumed.elapsed() < Duration::from_secs(10),
+            "{scope}: {:?}",
+            resumed.elapsed()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_pause_stops_within_a_second_what_is_being_sent() {
+    let (rig, _daemon) = rig().await;
+    let waba: String = sqlx::query_scalar("select waba_id from postrider.account")
+        .fetch_one(rig.pool())
+        .await
+        .unwrap();
+    let template = format!("{waba}/order_shipped/en_US");
+    for (scope, target) in [
+        ("kind", "order"),
+        ("priority", "normal"),
+        ("batch", "autumn"),
+        ("template", &template),
+    ] {
+        let sent_before = rig.sandbox.ledger().len();
+        orders(&rig, 250, ", batch => 'autumn'").await;
+        eventually("some to be sent", || async {
+            (rig.sandbox.ledger().len() >= sent_before + 20).then_some(())
+        })
+        .await;
+        sqlx::query(
+            "insert into postrider.pause (scope, target, source, reason) values ($1, $2, 'provider', 'test')",
+        )
+        .bind(scope)
+        .bind(target)
+        .execute(rig.pool())
+        .await
+        .unwrap();
+        // A second, and what is on the wire then.
+        tokio::time::sleep(Duration::from_millis(1_200)).await;
+        let sent = rig.sandbox.ledger().len();
+        assert!(sent < sent_before + 200, "{scope}: {sent}");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(rig.sandbox.ledger().len(), sent, "{scope}");
+        run(&rig, &["resume", scope, target]);
+        rig.queue_is_empty().await;
+        assert_eq!(rig.sandbox.ledger().len(), sent_before + 250, "{scope}");
+    }
+}
+
+#[tokio::test]
+async fn a_pause_outlives_the_daemon_and_ends_by_itself() {
+    let (rig, daemon) = rig().await;
+    run(
+        &rig,
+        &[
+            "pause",
+            "kind",
+            "order",
+            "--reason",
+            "stocktaking",
+            "--for",
+            "9s",
+        ],
+    );
+    let paused = Instant::now();
+    daemon.terminate().await;
+    let ids = orders(&rig, 5, "").await;
+    let _daemon = rig.daemon().await;
+    tokio::time::sleep(HEEDED).await;
+    if paused.elapsed() < Duration::from_secs(8) {
+        assert!(rig.sandbox.ledger().is_empty());
+    }
+    for id in ids {
+        rig.arrives(id).await;
+    }
+    assert!(paused.elapsed() > Duration::from_secs(9));
+}
