@@ -11,7 +11,7 @@ create table postrider.queue (
   -- Not looked at before this: greatest(not_before, clock_timestamp()) at enqueue, later the next try.
   due_at timestamptz not null,
   -- The job.
-  id bigint primary key,
+  id bigint primary key default nextval('postrider.job_id'),
   -- Attempts answered; the next attempt is number tries + 1.
   tries integer not null default 0,
   -- Attempts that the provider's word spent, against max_attempts.

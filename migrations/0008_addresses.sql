@@ -1,13 +1,20 @@
 -- People, not strings: one key for every way of writing the same line.
 
--- The canonical key of an address, or null for what is neither E.164 with + nor a business-scoped id. Brazil's ninth
--- digit, Mexico's 1 and Argentina's 9 come and go between what people type and what the provider answers, so the key is
--- without them.
-create function postrider.address_key(address text) returns text
+-- Whether an address is a phone number in E.164 form. (Without a regular expression, which every transaction that enqueues
+-- would have to set up.)
+create function postrider.is_phone_number(address text) returns boolean
 language sql immutable parallel safe
 as $$
-  select case
-    when address ~ '^\+[1-9][0-9]{7,14}$' then
+  select rtrim(address, '0123456789') = '+' and length(address) between 9 and 16 and left(address, 2) <> '+0'
+$$;
+
+-- The canonical key of an address that is no phone number, or one of a country that may have two ways of writing it.
+create function postrider.unusual_address_key(address text) returns text
+language plpgsql immutable parallel safe
+as $$
+begin
+  return case
+    when postrider.is_phone_number(address) then
       case left(address, 3)
         when '+55' then regexp_replace(address, '^\+55([0-9]{2})9([6-9][0-9]{7})$', '+55\1\2')
         when '+52' then regexp_replace(address, '^\+521([0-9]{10})$', '+52\1')
@@ -15,6 +22,19 @@ as $$
         else address
       end
     when address ~ '^[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]{1,128}$' then address
+  end;
+end
+$$;
+
+-- The canonical key of an address, or null for what is neither E.164 with + nor a business-scoped id. Brazil's ninth
+-- digit, Mexico's 1 and Argentina's 9 come and go between what people type and what the provider answers, so the key is
+-- without them.
+create function postrider.address_key(address text) returns text
+language sql immutable parallel safe
+as $$
+  select case
+    when postrider.is_phone_number(address) and left(address, 2) <> '+5' then address
+    else postrider.unusual_address_key(address)
   end
 $$;
 

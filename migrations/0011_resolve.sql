@@ -79,9 +79,26 @@ begin
 end
 $$;
 
--- What is wrong with the shape of template parameters or of a free-form message; null when nothing is. Whether they fit
--- the template is another question, and answered when the job is sent. (Like its siblings
--- below it has no subquery and is stable, as format is: so Postgres inlines it.)
+-- Whether template parameters or a free-form message have the right shape. Whether they fit the template is another
+-- question, and answered when the job is sent. (Like its siblings below it has no subquery: so Postgres inlines it. Each
+-- operator in it is set up anew for every transaction that enqueues, hence no words here about what is wrong.)
+create function postrider.content_is_right(content jsonb, free_form boolean) returns boolean
+language sql immutable parallel safe
+as $$
+  select case
+    when content is null or jsonb_typeof(content) <> 'object' then false
+    when free_form then coalesce(jsonb_typeof(content->(content->>'type')) = 'object', false)
+    else
+      content - '{body,header,buttons,code,components}'::text[] = '{}'
+      and coalesce(jsonb_typeof(content->'body') in ('array', 'object', 'null'), true)
+      and coalesce(jsonb_typeof(content->'header') in ('string', 'object', 'null'), true)
+      and coalesce(jsonb_typeof(content->'buttons') in ('object', 'null'), true)
+      and coalesce(jsonb_typeof(content->'code') in ('string', 'null'), true)
+      and coalesce(jsonb_typeof(content->'components') in ('array', 'null'), true)
+  end
+$$;
+
+-- What is wrong with content whose shape is not right.
 create function postrider.content_problem(content jsonb, free_form boolean) returns text
 language sql stable parallel safe
 as $$
@@ -166,6 +183,36 @@ begin
 end
 $$;
 
+-- The lane of a pool that a recipient's jobs go out from. Rendezvous hashing: the one with the highest hash of person and
+-- lane. It sticks, and when a number comes or goes only that number's people move.
+create function postrider.lane_of(lanes integer[], recipient text) returns integer
+language plpgsql stable
+as $$
+declare
+  person constant text := postrider.person_of(postrider.address_key(recipient));
+begin
+  return (select lane from unnest(lanes) lane order by hashint4extended(lane, hashtextextended(person, 0)) desc limit 1);
+end
+$$;
+
+-- The language of a template for a recipient, where the caller left it open.
+create function postrider.language_for(template_name text, lane integer, recipient text, otherwise text) returns text
+language plpgsql stable
+as $$
+declare
+  person_key constant text := postrider.person_of(postrider.address_key(recipient));
+  languages text[];
+  preferred text;
+begin
+  select array_agg(t.language) into languages from postrider.template t
+  where t.name = template_name and t.waba_id = (select n.waba_id from postrider.number n where n.lane = language_for.lane);
+  select c.language into preferred from postrider.consent c
+  where c.person = person_key and c.language is not null
+  order by c.opted_in_at desc nulls last limit 1;
+  return postrider.choose_language(preferred, languages, otherwise);
+end
+$$;
+
 -- The values of postrider.setting that enqueue needs, read once a call.
 create type postrider.enqueue_settings as (
   -- The kind of a job that names none.
@@ -216,7 +263,7 @@ as $$
     when request.error_code is not null then request.error_code
     when address_key is null then 'PR001'
     when not request.free_form and coalesce(btrim(request.template), '') = '' then 'PR008'
-    when postrider.content_problem(request.content, request.free_form) is not null then 'PR006'
+    when not postrider.content_is_right(request.content, request.free_form) then 'PR006'
     when jsonb_typeof(request.labels) <> 'object' then 'PR006'
     when kind is null then 'PR002'
     when request.priority is not null and postrider.priority_of(request.priority) is null then 'PR003'
@@ -226,6 +273,19 @@ as $$
     when postrider.size_problem(request.template, request.content, request.idempotency_key, request.reference,
                                 request.batch, request.labels) is not null then 'PR010'
   end
+$$;
+
+-- Whether first_problem finds nothing in these of a request's values, which are all that most have: a cheaper question,
+-- because each operator is set up anew for every transaction that enqueues. No is no answer: then first_problem tells.
+create function postrider.is_plainly_right(recipient text, template text, content jsonb, reference text, batch text)
+returns boolean
+language sql stable parallel safe
+as $$
+  select postrider.is_phone_number(recipient)
+    and btrim(template) <> '' and length(template) <= 512
+    and postrider.content_is_right(content, false) and pg_column_size(content) <= 65536
+    and (reference is null or length(reference) between 1 and 512)
+    and (batch is null or length(batch) between 1 and 512)
 $$;
 
 -- What a refusal with that code is about.
@@ -280,10 +340,8 @@ language plpgsql stable
 as $$
 declare
   job postrider.resolved_job;
-  person_key text;
-  languages text[];
+  lanes integer[];
   authenticates boolean;
-  preferred text;
   kind_priority smallint;
   valid_for interval;
 begin
@@ -296,34 +354,23 @@ begin
   job.labels := request.labels;
 
   job.recipient_key := postrider.address_key(request.recipient);
-  select a.person into person_key from postrider.address a where a.key = job.recipient_key;
-  person_key := coalesce(person_key, job.recipient_key);
-
-  -- Rendezvous hashing: the lane with the highest hash of person and lane. It sticks, and when a number comes or goes only
-  -- that number's people move.
-  select p.name, (select member.lane from (select unnest(p.lanes) as lane) member
-                  order by hashint4extended(member.lane, hashtextextended(person_key, 0)) desc limit 1)
-  into job.sender, job.lane
+  select p.name, p.lanes into job.sender, lanes
   from postrider.sender_pool p where p.name = coalesce(request.sender, settings.default_sender) and p.configured;
-
-  -- What the number's account has under that name, where the caller left something to be found out.
-  if request.kind is null or request.language is null then
-    select array_agg(t.language), bool_or(t.category = 'AUTHENTICATION')
-    into languages, authenticates
-    from postrider.template t
-    where t.name = request.template
-      and t.waba_id = (select n.waba_id from postrider.number n where n.lane = job.lane);
-  end if;
+  job.lane := postrider.lane_of(lanes, request.recipient);
 
   if request.language is not null then
     job.language := postrider.language_code(request.language);
   elsif not request.free_form then
-    select c.language into preferred from postrider.consent c
-    where c.person = person_key and c.language is not null
-    order by c.opted_in_at desc nulls last limit 1;
-    job.language := postrider.choose_language(preferred, languages, settings.default_language);
+    job.language := postrider.language_for(request.template, job.lane, request.recipient, settings.default_language);
   end if;
 
+  -- What the number's account has under that name, where the caller left the kind to be found out.
+  if request.kind is null then
+    select bool_or(t.category = 'AUTHENTICATION') into authenticates
+    from postrider.template t
+    where t.name = request.template
+      and t.waba_id = (select n.waba_id from postrider.number n where n.lane = job.lane);
+  end if;
   select k.name, k.priority, k.valid_for into job.kind, kind_priority, valid_for
   from postrider.kind k
   where k.name = coalesce(request.kind, case when authenticates then settings.otp_kind end, settings.default_kind)

@@ -81,9 +81,12 @@ begin
 end
 $$;
 
--- Enqueues one request and returns its job, or raises.
+-- Enqueues one request, whatever is in it, and returns its job, or raises. Statements over arrays look cheaper to Postgres
+-- when it plans them for the array at hand, each time anew, which takes longer than to run them: hence plan_cache_mode, here
+-- and below.
 create function postrider.enqueue_one(request postrider.job_request) returns bigint
 language plpgsql
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   -- Not now(): a long transaction's jobs would sort behind what a lane has already passed.
@@ -117,10 +120,15 @@ begin
 end
 $$;
 
--- The functions for callers follow. Statements over arrays look cheaper to Postgres when it plans them for the array at
--- hand, each time anew, which takes longer than to run them: hence plan_cache_mode.
+-- The functions for callers follow.
 
 -- Enqueues a template message and returns the job's id.
+--
+-- Most callers enqueue one job in a transaction, and most of its price is then what Postgres sets up anew for each: every
+-- statement, table, index and operator. So the usual job is resolved, checked and inserted by one statement that reads one
+-- row. What it does not take goes the general way, which alone says why it refuses: a business-scoped id, a job with a key,
+-- a priority, times or labels of its own, one that may be an otp by its template, a language that no template has, and
+-- whatever is wrong.
 create function postrider.enqueue(
   recipient text, template text, parameters jsonb default '{}', language text default null,
   kind text default null, sender text default null, priority text default null,
@@ -129,12 +137,47 @@ create function postrider.enqueue(
 ) returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, postrider, pg_temp
-set plan_cache_mode = force_generic_plan
 as $$
+#variable_conflict use_variable
+declare
+  -- Not now(): a long transaction's jobs would sort behind what a lane has already passed.
+  at constant timestamptz := clock_timestamp();
+  job bigint;
+  job_kind text;
+  rang boolean;
 begin
-  return postrider.enqueue_one(row (
-    1, recipient, template, coalesce(parameters, '{}'), false, language, kind, sender, priority, idempotency_key,
-    not_before, expires_at, reference, batch, labels, null, null)::postrider.job_request);
+  -- The id is the column's default: a volatile function among the values would keep Postgres from computing them in one go.
+  insert into postrider.queue (lane, priority, due_at, kind, recipient, recipient_key, template, language, content,
+                               sender, producer, enqueued_at, expires_at, reference, batch)
+  select
+    case when cardinality(d.lanes) = 1 then d.lanes[1] else postrider.lane_of(d.lanes, recipient) end,
+    d.priority,
+    at,
+    d.kind_name, recipient, postrider.address_key(recipient), template,
+    coalesce(language, postrider.language_for(template, postrider.lane_of(d.lanes, recipient), recipient, d.language)),
+    coalesce(parameters, '{}'),
+    d.sender_name, session_user, at,
+    at + d.valid_for,
+    reference, batch
+  from postrider.job_default d
+  where d.sender = coalesce(sender, '') and d.kind = coalesce(kind, '')
+    -- Empty stands for null in that table, but not in a call.
+    and (sender = '' or kind = '') is not true
+    and num_nonnulls(priority, idempotency_key, not_before, expires_at, labels) = 0
+    and (kind is not null or template <> all (d.otp_templates))
+    and (language is null or language = any (d.languages))
+    and (d.ring or d.priority > 0)
+    and postrider.is_plainly_right(recipient, template, coalesce(parameters, '{}'), reference, batch)
+  returning queue.id, queue.kind,
+    case when queue.priority = 0 then pg_notify('postrider_bell', queue.lane::text) is null end
+  into job, job_kind, rang;
+  if not found then
+    return postrider.enqueue_one(row (
+      1, recipient, template, coalesce(parameters, '{}'), false, language, kind, sender, priority, idempotency_key,
+      not_before, expires_at, reference, batch, labels, null, null)::postrider.job_request);
+  end if;
+  insert into postrider.enqueued (job, producer, kind, at) values (job, session_user, job_kind, at);
+  return job;
 end
 $$;
 
@@ -147,7 +190,6 @@ create function postrider.enqueue_message(
 ) returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, postrider, pg_temp
-set plan_cache_mode = force_generic_plan
 as $$
 begin
   return postrider.enqueue_one(row (

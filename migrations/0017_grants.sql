@@ -27,7 +27,7 @@ to postrider_producer, postrider_reader, postrider_daemon, postrider_owner;
 grant select on
   postrider.number_status, postrider.pause_now,
   postrider.setting, postrider.portfolio, postrider.account, postrider.number, postrider.sender_pool, postrider.kind,
-  postrider.template, postrider.address, postrider.consent, postrider.service_window, postrider.enqueued,
+  postrider.job_default, postrider.template, postrider.address, postrider.consent, postrider.service_window, postrider.enqueued,
   postrider.attempt, postrider.answer, postrider.instance, postrider.lease, postrider.pause, postrider.operator_event,
   postrider.job_event
 to postrider_reader;
