@@ -384,7 +384,7 @@ proptest! {
 fn the_same_schedules_find_fault_with_every_wrong_bucket_and_not_with_the_right_one() {
     let faults = |fault| {
         let mut runner = TestRunner::deterministic();
-        let schedules = (0..200).map(|_| {
+        let schedules = (0..30).map(|_| {
             schedule()
                 .new_tree(&mut runner)
                 .expect("a schedule")
