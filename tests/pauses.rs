@@ -6,12 +6,18 @@ mod common;
 
 use std::time::{Duration, Instant};
 
+use chrono::DateTime;
 use common::{
     daemon::Daemon,
     eventually,
     rig::{Rig, recipients},
+    sql,
 };
-use postrider::{rules::job::JobId, sandbox::Setup};
+use postrider::{
+    rules::job::{JobId, Lane, Priority, TemplateName},
+    sandbox::Setup,
+    store::look::{self, Cursor, Holds},
+};
 
 const FAST: &str = "[pacing]\nmessages_per_second = 80\n";
 const SHIPPED: &str = r#"{"body": {"name": "Ada", "order": "1042", "carrier": "DHL"}}"#;
@@ -57,6 +63,52 @@ fn run(rig: &Rig, arguments: &[&str]) -> String {
     let output = rig.postrider.run(arguments);
     assert!(output.status.success(), "{arguments:?}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn a_look_leaves_out_what_is_held() {
+    let database = sql::database().await;
+    let pool = database.pool();
+    let mut connection = pool.acquire().await.unwrap();
+    let mut jobs = Vec::new();
+    for tail in [
+        "'order_confirmation', language => 'tr'",
+        "'boarding', kind => 'travel'",
+        "'boarding', batch => 'autumn'",
+        "'boarding', batch => 'spring'",
+        "'boarding'",
+    ] {
+        jobs.push(sql::enqueue(&mut connection, &format!("'+905321234567', {tail}")).await);
+    }
+    let lane: i32 = sqlx::query_scalar("select lane from postrider.queue limit 1")
+        .fetch_one(pool)
+        .await
+        .unwrap();
+    let cursor = Cursor {
+        lane: Lane(lane),
+        priority: Priority::Normal,
+        after: (DateTime::UNIX_EPOCH, JobId(0)),
+        room: 100,
+        account: "w1".to_owned(),
+        begun: 0,
+    };
+    let template = TemplateName {
+        name: "order_confirmation".to_owned(),
+        language: "tr".to_owned(),
+    };
+    let holds = Holds {
+        templates: [("w1".to_owned(), [template].into())].into(),
+        kinds: ["travel".into()].into(),
+        batches: ["autumn".to_owned()].into(),
+        ..Holds::default()
+    };
+    for (holds, expected) in [(Holds::default(), &jobs[..]), (holds, &jobs[3..])] {
+        let seen = look::look(pool, std::slice::from_ref(&cursor), &holds, &[])
+            .await
+            .unwrap();
+        let seen: Vec<i64> = seen.iter().map(|seen| seen.job.id.0).collect();
+        assert_eq!(seen, expected);
+    }
 }
 
 #[tokio::test]

@@ -15,6 +15,8 @@ async fn a_million_jobs(pool: &PgPool) {
         insert into postrider.account (waba_id, portfolio_id, app) values ('w', 'p', 'a');
         insert into postrider.number (phone_number_id, waba_id, shard)
             select 'n' || n, 'w', n % 256 from generate_series(1, 200) n;
+        insert into postrider.sender_pool (name, phone_number_ids)
+            select 'default', array_agg('n' || n) from generate_series(1, 200) n;
         insert into postrider.kind (name, priority, valid_for, resolve_after, on_unknown)
             values ('order', 1, '1 day', '2 min', 'resend');
         insert into postrider.queue (lane, priority, due_at, id, kind, recipient, recipient_key, template, language,
@@ -60,8 +62,17 @@ async fn plan(pool: &PgPool, sql: &str, bind: impl FnOnce(Explain<'_>) -> Explai
     lines.into_iter().map(|(line,)| line + "\n").collect()
 }
 
-/// Tables that stay small and may be read whole: one row a number, a kind, a setting or a shard.
-const SMALL: [&str; 4] = ["number", "kind", "setting", "lease"];
+/// Tables that stay small and may be read whole: one row a number, a kind, a template or a shard.
+const SMALL: [&str; 8] = [
+    "number",
+    "kind",
+    "setting",
+    "lease",
+    "account",
+    "template",
+    "sender_pool",
+    "pool_usage",
+];
 
 fn assert_only_indexes(plan: &str) {
     let today = clock::now().format("_%Y%m%d").to_string();
@@ -101,6 +112,11 @@ async fn look_attempt_and_settle_use_their_indexes_with_a_million_jobs() {
     let now = clock::now();
     let day: NaiveDate = now.date_naive();
 
+    sqlx::query("update postrider.lease set instance = 'i', epoch = 1, expires_at = now() + interval '1 hour'")
+        .execute(pool)
+        .await
+        .unwrap();
+
     let lanes = plan(pool, include_str!("../src/store/lanes.sql"), |q| q).await;
     assert_only_indexes(&lanes);
 
@@ -122,12 +138,24 @@ async fn look_attempt_and_settle_use_their_indexes_with_a_million_jobs() {
     assert_only_indexes(&look);
     assert!(look.contains("queue_by_lane"), "{look}");
 
+    let move_away = include_str!("../src/store/moves_lock.sql");
+    let locked = plan(pool, move_away, |q| {
+        q.bind("i").bind(1).bind(vec![1, 2, 3]).bind(1_000_i64)
+    })
+    .await;
+    assert_only_indexes(&locked);
+    assert!(locked.contains("queue_by_lane"), "{locked}");
+    let nowhere = plan(pool, move_away, |q| {
+        q.bind("i").bind(1).bind(vec![1]).bind(1_000_i64)
+    })
+    .await;
+    let untouched = |line: &str| line.contains("queue") && line.contains("(never executed)");
+    assert!(nowhere.lines().any(untouched), "{nowhere}");
+    let lanes = include_str!("../src/store/moves_lanes.sql");
+    assert_only_indexes(&plan(pool, lanes, |q| q.bind("i")).await);
+
     let ids: Vec<i64> = (1..=500).collect();
     let lane_of: Vec<i32> = ids.iter().map(|id| (id % 200 + 1) as i32).collect();
-    sqlx::query("update postrider.lease set instance = 'i', epoch = 1, expires_at = now() + interval '1 hour'")
-        .execute(pool)
-        .await
-        .unwrap();
     let attempt = plan(pool, include_str!("../src/store/attempt.sql"), |q| {
         q.bind((0_i16..256).collect::<Vec<_>>())
             .bind(vec![1_i64; 256])
