@@ -22,7 +22,7 @@ use axum::{
 use bytes::Bytes;
 use postrider::{
     channel::{
-        directory::{Directory, DirectoryError, Tier},
+        directory::{Directory, DirectoryError},
         whatsapp::{Client, Endpoint, Reply},
     },
     rules::outcome::{Answer, ProviderError},

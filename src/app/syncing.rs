@@ -11,8 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::configured;
 use crate::{
-    channel::directory::{Directory, DirectoryError, NumberInfo, TemplateInfo, Tier},
+    channel::directory::{Directory, DirectoryError, NumberInfo, TemplateInfo},
     config::{Account, Config, Environment},
+    rules::messaging_limit::Tier,
     store::{
         Store,
         sync::{self, Changes, NumberRow, TemplateRow},
