@@ -25,7 +25,10 @@ use postrider::{
         directory::{Directory, DirectoryError},
         whatsapp::{Client, Endpoint, Reply},
     },
-    rules::outcome::{Answer, ProviderError},
+    rules::{
+        messaging_limit::Tier,
+        outcome::{Answer, ProviderError},
+    },
     sandbox::{Sandbox, Setup},
 };
 use secrecy::SecretString;
