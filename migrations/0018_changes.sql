@@ -146,14 +146,18 @@ begin
       case
         when old.until <= now() then 'postrider'
         else coalesce(nullif(current_setting('postrider.who', true), ''),
-                      case old.source when 'provider' then 'provider' else session_user end)
+                      case
+                        when old.source = 'provider' then 'provider'
+                        when old."by" = 'postrider' then 'postrider'
+                        else session_user
+                      end)
       end,
       'resume', trim(old.scope || ' ' || old.target),
       jsonb_strip_nulls(jsonb_build_object('reason', old.reason, 'since', old.since, 'until', old.until)) || told;
   else
     insert into postrider.operator_event (who, action, target, detail)
     select
-      case new.source when 'provider' then 'provider' else new.by end,
+      case new.source when 'provider' then 'provider' else new."by" end,
       'pause', trim(new.scope || ' ' || new.target),
       jsonb_strip_nulls(jsonb_build_object('reason', new.reason, 'code', new.error_code, 'until', new.until)) || told;
   end if;
