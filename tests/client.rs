@@ -22,10 +22,13 @@ use axum::{
 use bytes::Bytes;
 use postrider::{
     channel::{
-        directory::{Directory, DirectoryError, Tier},
+        directory::{Directory, DirectoryError},
         whatsapp::{Client, Endpoint, Reply},
     },
-    rules::outcome::{Answer, ProviderError},
+    rules::{
+        messaging_limit::Tier,
+        outcome::{Answer, ProviderError},
+    },
     sandbox::{Sandbox, Setup},
 };
 use secrecy::SecretString;

@@ -520,7 +520,7 @@ async fn the_provider_cannot_end_what_a_person_paused_but_a_person_ends_both() {
 }
 
 #[tokio::test]
-async fn people_are_written_into_the_history_and_the_provider_is_not() {
+async fn people_and_the_provider_are_written_into_the_history_by_name() {
     let database = common::database().await;
     let pool = database.pool();
     facts::pause(pool, &stop(By::Provider, None)).await.unwrap();
@@ -539,10 +539,18 @@ async fn people_are_written_into_the_history_and_the_provider_is_not() {
             .fetch_all(pool)
             .await
             .unwrap();
-    let expected = [("ada", "pause", "number 1"), ("bob", "resume", "number 1")];
+    let expected = [
+        ("provider", "pause"),
+        ("provider", "resume"),
+        ("ada", "pause"),
+        ("provider", "pause"),
+        // Two pauses, both ended by one person.
+        ("bob", "resume"),
+        ("bob", "resume"),
+    ];
     assert_eq!(
         history,
-        expected.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned()))
+        expected.map(|(who, action)| (who.to_owned(), action.to_owned(), "number 1".to_owned()))
     );
 }
 

@@ -78,6 +78,10 @@ pub fn mirrored(config: &Config) -> MirroredConfig {
                 Value::from(config.templates.default_language.replace('-', "_")),
             ),
             ("ring".to_owned(), Value::from(config.enqueue.ring)),
+            (
+                "on_recategorised".to_owned(),
+                Value::from(config.templates.on_recategorised.as_str()),
+            ),
         ],
         default_messaging_limit: i32::try_from(config.limits.default_messaging_limit)
             .unwrap_or(i32::MAX),

@@ -11,8 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::configured;
 use crate::{
-    channel::directory::{Directory, DirectoryError, NumberInfo, TemplateInfo, Tier},
+    channel::directory::{Directory, DirectoryError, NumberInfo, TemplateInfo},
     config::{Account, Config, Environment},
+    rules::messaging_limit::Tier,
     store::{
         Store,
         sync::{self, Changes, NumberRow, TemplateRow},
@@ -21,6 +22,10 @@ use crate::{
 
 /// After a sync that failed, the next one comes sooner than usual.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
+
+/// How often the database is asked whether a webhook, here or in another process, told of something that we do not know.
+/// Several at once make one sync.
+const ASKED_EVERY: Duration = Duration::from_secs(5);
 
 /// What syncing one account found.
 #[derive(Debug, Clone, Serialize)]
@@ -199,6 +204,16 @@ impl Syncing {
         all_well
     }
 
+    async fn asked_by_webhook(&self) {
+        loop {
+            tokio::time::sleep(ASKED_EVERY).await;
+            // A database that is away is told of elsewhere.
+            if let Ok(true) = sync::take_asked(self.store.pool()).await {
+                return;
+            }
+        }
+    }
+
     /// Syncs now and then, sooner when asked or when it failed. `went_well` is how the sync at the start went.
     pub async fn run(self, mut went_well: bool, stop: CancellationToken) -> anyhow::Result<()> {
         loop {
@@ -211,6 +226,7 @@ impl Syncing {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = self.asked.notified() => {}
+                () = self.asked_by_webhook() => {}
                 () = tokio::time::sleep(pause) => {}
             }
             went_well = match stop.run_until_cancelled(self.all()).await {

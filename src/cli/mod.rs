@@ -8,6 +8,7 @@ mod consent;
 mod csv_row;
 mod demo;
 mod enqueue;
+mod history;
 mod input;
 mod jobs;
 mod migrate;
@@ -87,6 +88,8 @@ enum Command {
     Pause(pause::PauseArgs),
     /// Let it go on, whoever stopped it
     Resume(pause::ResumeArgs),
+    /// Say who paused, resumed and changed what, when and why
+    History(history::HistoryArgs),
     /// List the numbers with their limits, quality and backlog
     Numbers(numbers::NumbersArgs),
     /// List the templates
@@ -112,6 +115,7 @@ impl Command {
             Self::Status(args) => status::run(args, context).await,
             Self::Pause(args) => pause::pause(args, context).await,
             Self::Resume(args) => pause::resume(args, context).await,
+            Self::History(args) => history::run(args, context).await,
             Self::Numbers(args) => numbers::run(args, context).await,
             Self::Templates(args) => templates::run(args, context).await,
             Self::Check(args) => check::run(args, context).await,

@@ -153,6 +153,8 @@ pub struct Templates {
     pub default_language: String,
     /// What to do with line breaks and runs of blanks in parameters, which the provider refuses.
     pub whitespace: Whitespace,
+    /// What to do with a template that the provider moved to a category that nobody asked for.
+    pub on_recategorised: OnRecategorised,
 }
 
 impl Default for Templates {
@@ -160,6 +162,7 @@ impl Default for Templates {
         Self {
             default_language: "en".to_owned(),
             whitespace: Whitespace::Collapse,
+            on_recategorised: OnRecategorised::Pause,
         }
     }
 }
@@ -172,6 +175,28 @@ pub enum Whitespace {
     Collapse,
     /// Refuse the job.
     Refuse,
+}
+
+/// What to do with a template that the provider moved to a category that a kind does not allow, or to marketing although no
+/// kind allows that by name: its price and its limits are others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnRecategorised {
+    /// Pause it until somebody resumes it, or the provider takes it back.
+    Pause,
+    /// Only say so, in the log and in the history.
+    Warn,
+}
+
+impl OnRecategorised {
+    /// As stored in `setting`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Warn => "warn",
+        }
+    }
 }
 
 /// `[enqueue]`: what SQL functions assume for a job that does not say.

@@ -7,9 +7,13 @@ use sqlx::PgPool;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{linking::Acquaintances, meters::Meters, payload::Notices};
-use crate::store::{
-    inbound, is_bad_value,
-    receipts::{self, Event},
+use crate::{
+    rules::change::Change,
+    store::{
+        changes::{self, Told},
+        inbound, is_bad_value,
+        receipts::{self, Event},
+    },
 };
 
 /// Rows that one batch holds at least, when that many wait; a single request may bring a thousand.
@@ -97,6 +101,7 @@ async fn write(pool: &PgPool, all: &mut Notices) -> Result<(), sqlx::Error> {
         receipts,
         inbound,
         wishes,
+        told,
         events,
         ..
     } = all;
@@ -113,7 +118,28 @@ async fn write(pool: &PgPool, all: &mut Notices) -> Result<(), sqlx::Error> {
         }
         heard => heard?,
     }
+    for (told, error) in in_parts(told, |part| heed(pool, part)).await? {
+        events.push(Event {
+            problem: Some(refusal(&error)),
+            ..told.event.clone()
+        });
+    }
     receipts::keep_events(pool, events).await
+}
+
+/// Does what the provider's webhooks say, and logs what became different by it.
+async fn heed(pool: &PgPool, told: &[Told]) -> Result<(), sqlx::Error> {
+    for (account, change) in changes::heed(pool, told).await? {
+        match &change {
+            // Logged when it is done.
+            Change::Resync => {}
+            change if change.is_bad() => {
+                tracing::warn!(account, "the provider says of account {account}: {change}");
+            }
+            change => tracing::info!(account, "the provider says of account {account}: {change}"),
+        }
+    }
+    Ok(())
 }
 
 /// Writes all rows at once, or, where the database refuses some, all the others: in halves, and halves of halves. Returns
@@ -140,11 +166,14 @@ where
 }
 
 fn refused(raw: &str, error: &sqlx::Error) -> Event {
-    let problem = Some(format!("the database refused it: {error}"));
     Event {
         app: String::new(),
         field: "messages".to_owned(),
-        problem,
+        problem: Some(refusal(error)),
         raw: raw.to_owned(),
     }
+}
+
+fn refusal(error: &sqlx::Error) -> String {
+    format!("the database refused it: {error}")
 }

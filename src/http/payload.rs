@@ -15,10 +15,12 @@ use super::{
 use crate::{
     rules::{
         address::Address,
+        change,
         keywords::Keywords,
         receipt::{Callback, Status},
     },
     store::{
+        changes::Told,
         inbound::Inbound,
         people::{Link, LinkSource, Wish},
         receipts::{About, Event, Receipt},
@@ -51,6 +53,8 @@ pub struct Notices {
     pub wishes: Vec<Wish>,
     /// Addresses that turned out to be one person's.
     pub links: Vec<Link>,
+    /// What the provider changed.
+    pub told: Vec<Told>,
     /// Everything else.
     pub events: Vec<Event>,
 }
@@ -59,7 +63,11 @@ impl Notices {
     /// How many rows it makes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.receipts.len() + self.inbound.len() + self.wishes.len() + self.events.len()
+        self.receipts.len()
+            + self.inbound.len()
+            + self.wishes.len()
+            + self.told.len()
+            + self.events.len()
     }
 
     /// Whether it says nothing at all.
@@ -74,6 +82,7 @@ impl Notices {
         self.inbound.append(&mut other.inbound);
         self.wishes.append(&mut other.wishes);
         self.links.append(&mut other.links);
+        self.told.append(&mut other.told);
         self.events.append(&mut other.events);
     }
 }
@@ -196,6 +205,8 @@ struct IdUpdate<'a> {
     wa_id: Scalar<'a>,
     #[serde(borrow, default)]
     user_id: Soft<IdChange<'a>>,
+    #[serde(borrow, default)]
+    parent_user_id: Soft<IdChange<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -261,9 +272,37 @@ impl Reader<'_> {
         match field.as_str() {
             "messages" => self.messages(raw, value),
             _ => {
-                self.event(&field, None, in_entry(entry_id, time, raw));
+                self.provider_changed(&field, entry_id, time, raw, value);
                 self.about_people(&field, value);
             }
+        }
+    }
+
+    /// What the provider changed by itself; kept as an event where it changed nothing that concerns us.
+    fn provider_changed(
+        &mut self,
+        field: &str,
+        account: Option<&str>,
+        time: Option<i64>,
+        change: &RawValue,
+        value: &RawValue,
+    ) {
+        let now = self.reading.now;
+        let raw = in_entry(account, time, change);
+        let changes = match serde_json::from_str(value.get()) {
+            Ok(value) => change::read(field, &value, now),
+            Err(error) => return self.problem(field, &raw, &error.to_string()),
+        };
+        let event = self.as_event(field, None, raw);
+        match account.filter(|_| !changes.is_empty()) {
+            Some(account) => self.notices.told.push(Told {
+                event,
+                account: account.to_owned(),
+                // A clock that is ahead of ours must not make all that comes later look old.
+                at: time.map_or(now, |time| self.time(&Scalar::Number(time)).min(now)),
+                changes,
+            }),
+            None => self.notices.events.push(event),
         }
     }
 
@@ -445,9 +484,11 @@ impl Reader<'_> {
 
     /// The provider calls a person by another id now.
     fn id_update(&mut self, update: IdUpdate<'_>) {
-        if let Some(IdChange { previous, current }) = update.user_id.0 {
-            self.same_person(previous, current.clone(), LinkSource::IdChange);
-            self.same_person(update.wa_id, current, LinkSource::Webhook);
+        for ids in [update.user_id, update.parent_user_id] {
+            if let Some(IdChange { previous, current }) = ids.0 {
+                self.same_person(previous, current.clone(), LinkSource::IdChange);
+                self.same_person(update.wa_id.clone(), current, LinkSource::Webhook);
+            }
         }
     }
 
@@ -485,18 +526,22 @@ impl Reader<'_> {
     }
 
     fn event(&mut self, field: &str, problem: Option<String>, raw: String) {
-        let (app, field) = (self.reading.app.to_owned(), field.to_owned());
+        let event = self.as_event(field, problem, raw);
+        self.notices.events.push(event);
+    }
+
+    fn as_event(&self, field: &str, problem: Option<String>, raw: String) -> Event {
         let raw = if raw.contains('\0') {
             raw.replace('\0', "\u{fffd}")
         } else {
             raw
         };
-        self.notices.events.push(Event {
-            app,
-            field,
+        Event {
+            app: self.reading.app.to_owned(),
+            field: field.to_owned(),
             problem,
             raw,
-        });
+        }
     }
 }
 
@@ -706,12 +751,39 @@ mod tests {
     }
 
     #[test]
-    fn other_fields_are_kept_whole_with_the_account_they_are_about() {
+    fn what_changes_a_rule_is_told_with_its_account_and_its_time() {
         let change = json!({ "field": "account_update", "value": { "event": "ACCOUNT_DELETED" } });
+        let notices = read_change(&change);
+        assert_eq!(notices.events, []);
+        let [told] = notices.told.try_into().unwrap();
+        assert_eq!(
+            (told.account.as_str(), told.at.timestamp()),
+            ("waba", 1_790_000_000)
+        );
+        assert_eq!(told.changes.len(), 1);
+        assert_eq!(
+            (told.event.app.as_str(), told.event.field.as_str()),
+            ("main", "account_update")
+        );
+    }
+
+    #[test]
+    fn a_time_that_is_ahead_of_ours_makes_nothing_later_look_old() {
+        let change = json!({ "field": "account_update", "value": { "event": "ACCOUNT_DELETED" } });
+        for time in [json!(1_790_003_600), json!("soon"), json!(null)] {
+            let body = json!({ "entry": [{ "id": "waba", "time": time, "changes": [change] }] });
+            let [told] = read_at(&body.to_string(), now()).told.try_into().unwrap();
+            assert_eq!(told.at, now(), "{time}");
+        }
+    }
+
+    #[test]
+    fn other_fields_are_kept_whole_with_the_account_they_are_about() {
+        let change = json!({ "field": "smb_message_echoes", "value": { "message_echoes": [] } });
         let [event] = read_change(&change).events.try_into().unwrap();
         assert_eq!(
             (event.field.as_str(), event.problem),
-            ("account_update", None)
+            ("smb_message_echoes", None)
         );
         let raw: Json = serde_json::from_str(&event.raw).unwrap();
         assert_eq!(
@@ -743,7 +815,8 @@ mod tests {
 
     #[test]
     fn a_changed_id_links_the_old_with_the_new_and_with_the_number() {
-        let update = json!({ "wa_id": "905551231234", "user_id": { "previous": "US.1", "current": "US.2" } });
+        let update = json!({ "wa_id": "905551231234", "user_id": { "previous": "US.1", "current": "US.2" },
+                             "parent_user_id": { "previous": "US.ENT.1", "current": "US.ENT.2" } });
         let links = read_change(
             &json!({ "field": "user_id_update", "value": { "user_id_update": [update] } }),
         )
@@ -753,7 +826,12 @@ mod tests {
                 .iter()
                 .map(|l| (l.known.as_str(), l.also.as_str()))
                 .collect::<Vec<_>>(),
-            [("US.1", "US.2"), ("+905551231234", "US.2"),]
+            [
+                ("US.1", "US.2"),
+                ("+905551231234", "US.2"),
+                ("US.ENT.1", "US.ENT.2"),
+                ("+905551231234", "US.ENT.2"),
+            ]
         );
     }
 

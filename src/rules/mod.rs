@@ -2,12 +2,14 @@
 //! function needs, it is given, so that a test is a table of cases.
 
 pub mod address;
+pub mod change;
 pub mod consent;
 pub mod free_form;
 pub mod gate;
 pub mod job;
 pub mod keywords;
 pub mod moment;
+pub mod messaging_limit;
 pub mod outcome;
 pub mod pace;
 pub mod pair;

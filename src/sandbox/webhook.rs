@@ -98,6 +98,9 @@ struct Body<'a> {
 #[derive(Serialize)]
 struct Entry<'a> {
     id: &'a str,
+    /// Absent on messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<i64>,
     changes: Vec<Change<'a>>,
 }
 
@@ -166,10 +169,11 @@ pub(super) fn body(updates: &[Update]) -> Vec<u8> {
     for update in updates {
         match &update.news {
             News::Change { waba_id, change } => {
-                changes_of(&mut entry, waba_id).push(Change::Other(change));
+                let time = (change["field"] != "messages").then_some(update.at);
+                changes_of(&mut entry, waba_id, time).push(Change::Other(change));
             }
             News::Receipt(receipt) => add(
-                changes_of(&mut entry, &receipt.number.waba_id),
+                changes_of(&mut entry, &receipt.number.waba_id, None),
                 receipt,
                 update.at,
             ),
@@ -182,14 +186,19 @@ pub(super) fn body(updates: &[Update]) -> Vec<u8> {
     .expect("strings and numbers serialise")
 }
 
-/// The changes of the account's entry. Neighbours mostly belong together, so the last one is looked at first.
-fn changes_of<'b, 'a>(entry: &'b mut Vec<Entry<'a>>, waba_id: &'a str) -> &'b mut Vec<Change<'a>> {
+/// The changes of the account's entry of that time. Neighbours mostly belong together, so the last one is looked at first.
+fn changes_of<'b, 'a>(
+    entry: &'b mut Vec<Entry<'a>>,
+    waba_id: &'a str,
+    time: Option<i64>,
+) -> &'b mut Vec<Change<'a>> {
     let place = entry
         .iter()
-        .rposition(|entry| entry.id == waba_id)
+        .rposition(|entry| entry.id == waba_id && entry.time == time)
         .unwrap_or_else(|| {
             entry.push(Entry {
                 id: waba_id,
+                time,
                 changes: Vec::new(),
             });
             entry.len() - 1

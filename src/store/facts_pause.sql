@@ -1,4 +1,4 @@
--- Stops something, or changes a pause that is there. What people do goes into the history.
+-- Stops something, or changes a pause that is there. A trigger writes the history.
 -- $1 scope, $2 target, $3 source, $4 reason, $5 error code, $6 who, $7 until
 with stopped as (
   insert into postrider.pause (scope, target, source, reason, error_code, by, until)
@@ -13,11 +13,5 @@ with stopped as (
   -- Answers come in any order: a short pause that arrives late does not undo a long one.
   where excluded.source = 'operator' or excluded.until is null or excluded.until >= pause.until
   returning *
-),
-noted as (
-  insert into postrider.operator_event (who, action, target, detail)
-  select by, 'pause', trim(scope || ' ' || target), jsonb_strip_nulls(jsonb_build_object('reason', reason, 'until', until))
-  from stopped
-  where source = 'operator'
 )
 select exists (select from stopped) as "changed!"

@@ -1,15 +1,11 @@
--- Ends a pause. What people do goes into the history.
+-- Ends a pause. A trigger writes the history; it learns who did it from the setting.
 -- $1 scope, $2 target, $3 source, $4 who
-with resumed as (
-  delete from postrider.pause
-  where scope = $1 and target = $2 and ($3 = 'operator' or source = 'provider')
-  returning scope, target, reason
+with who as (
+  select set_config('postrider.who', case $3 when 'provider' then 'provider' else $4 end, true)
 ),
-noted as (
-  insert into postrider.operator_event (who, action, target, detail)
-  select $4, 'resume', trim(scope || ' ' || target), jsonb_build_object('reasons', jsonb_agg(reason))
-  from resumed
-  where $3 = 'operator'
-  group by scope, target
+resumed as (
+  delete from postrider.pause using who
+  where scope = $1 and target = $2 and ($3 = 'operator' or source = 'provider')
+  returning scope
 )
 select exists (select from resumed) as "resumed!"

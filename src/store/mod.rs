@@ -12,11 +12,13 @@ use sqlx::{
 
 pub mod attempt;
 pub mod bell;
+pub mod changes;
 pub mod consent;
 pub mod embedded;
 pub mod enqueue;
 pub mod facts;
 pub mod fold;
+pub mod history;
 pub mod inbound;
 pub mod inspect;
 pub mod jobs;

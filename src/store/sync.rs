@@ -108,7 +108,9 @@ pub async fn limit(
     take_turns(&mut transaction).await?;
     sqlx::query!(
         "update postrider.portfolio set messaging_limit_tier = $2, messaging_limit = $3, synced_at = now()
-         where portfolio_id = $1",
+         where portfolio_id = $1
+           -- The provider may have been asked before a webhook told otherwise.
+           and not postrider.told_lately('portfolio ' || $1, 'limit')",
         portfolio_id,
         tier,
         recipients
@@ -159,6 +161,20 @@ pub async fn templates(
         .await?;
     transaction.commit().await?;
     Ok(changes)
+}
+
+/// Whether a webhook told of something that we do not know, so that the lists should be read again. Whoever asks this does
+/// it: the next one is told no.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn take_asked(pool: &PgPool) -> Result<bool, sqlx::Error> {
+    let asked = sqlx::query!(
+        "update postrider.account set sync_asked_at = null where sync_asked_at is not null"
+    )
+    .execute(pool)
+    .await?;
+    Ok(asked.rows_affected() > 0)
 }
 
 /// One writer of facts at a time. Template revisions come from a sequence: were two transactions to write at once, the

@@ -1,11 +1,19 @@
 -- $1 account, $2 a revision from before, then the columns of the list
-with listed as (
+with said as (
   -- en-US and en_US are one language; should the provider list both, one is as good as the other.
   select distinct on (name, language) *
   from unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::jsonb[], $10::text[], $11::int[],
               $12::text[])
     as l(provider_id, name, language, status, category, parameter_format, components, quality, ttl, rejected_reason)
   order by name, language, status
+),
+listed as (
+  -- What a webhook told within the last minute stands: the list may have been read before.
+  select said.provider_id, said.name, said.language, coalesce(t.status, said.status) as status, said.category,
+    said.parameter_format, said.components, said.quality, said.ttl, said.rejected_reason
+  from said
+  left join postrider.template t on t.waba_id = $1 and t.name = said.name and t.language = said.language
+    and postrider.told_lately('template ' || concat_ws('/', $1, said.name, said.language), 'status')
 ),
 written as (
   insert into postrider.template as t

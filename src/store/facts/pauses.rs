@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 
 /// What a pause stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, sqlx::Type)]
@@ -45,7 +45,7 @@ impl Scope {
 /// Who pauses or resumes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By<'a> {
-    /// A person, by login role; it is written into the history.
+    /// A person, by login role.
     Operator(&'a str),
     /// The provider, by an answer or a webhook.
     Provider,
@@ -158,7 +158,7 @@ pub async fn is_known(pool: &PgPool, scope: Scope, target: &str) -> Result<bool,
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn pause(pool: &PgPool, pause: &Pause<'_>) -> Result<bool, sqlx::Error> {
+pub async fn pause(database: impl PgExecutor<'_>, pause: &Pause<'_>) -> Result<bool, sqlx::Error> {
     sqlx::query_file_scalar!(
         "src/store/facts_pause.sql",
         pause.scope.as_str(),
@@ -169,7 +169,7 @@ pub async fn pause(pool: &PgPool, pause: &Pause<'_>) -> Result<bool, sqlx::Error
         pause.by.name(),
         pause.until,
     )
-    .fetch_one(pool)
+    .fetch_one(database)
     .await
 }
 
