@@ -2,6 +2,7 @@
 //! function needs, it is given, so that a test is a table of cases.
 
 pub mod address;
+pub mod breaker;
 pub mod consent;
 pub mod free_form;
 pub mod gate;
@@ -14,3 +15,4 @@ pub mod problem;
 pub mod receipt;
 pub mod retry;
 pub mod template;
+pub mod tempo;
