@@ -2,14 +2,15 @@
 //! function needs, it is given, so that a test is a table of cases.
 
 pub mod address;
+pub mod breaker;
 pub mod change;
 pub mod consent;
 pub mod free_form;
 pub mod gate;
 pub mod job;
 pub mod keywords;
-pub mod moment;
 pub mod messaging_limit;
+pub mod moment;
 pub mod outcome;
 pub mod pace;
 pub mod pair;
@@ -18,4 +19,5 @@ pub mod problem;
 pub mod receipt;
 pub mod retry;
 pub mod template;
+pub mod tempo;
 pub mod tier;

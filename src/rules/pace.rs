@@ -8,6 +8,11 @@
 //! A slot is taken when a post is decided, and its time is known only when its request was written, which a connection
 //! that has to be made first may put off. Until then the post counts as if it left now, however late now is.
 //!
+//! The promise, also while the rate changes: at the moment of each post, the window that ends with it holds no more posts
+//! than the rate in force at that moment allows, those made under an earlier rate included. So any sliding window holds
+//! at most what the rate in force at its last post allows: a lower rate binds at once, a higher one makes no burst. As no
+//! window is shorter than a second, no sliding second ever holds more than N either.
+//!
 //! Times are durations since some fixed start of the caller's monotonic clock.
 
 use std::{
@@ -30,7 +35,12 @@ use governor::{
 /// Spacing lets this much pile up, so that timers of a millisecond's grain do not cost throughput.
 const SPACING_BURST: Duration = Duration::from_millis(3);
 
-/// Messages per second that a number may post; above 0, at most 1,000 (Meta, throughput, 2026-09).
+/// One message a day: what is slower than this is taken for this, so that windows stay lengths of time that can be
+/// reckoned with.
+const SLOWEST: f64 = 1.0 / 86_400.0;
+
+/// Messages per second that a number may post; above 0, at most 1,000 (Meta, throughput, 2026-09). Anything slower than
+/// one a day is one a day.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rate(f64);
 
@@ -46,7 +56,7 @@ impl Rate {
     /// When it is not above 0 and at most 1,000.
     pub fn new(messages_per_second: f64) -> Result<Self, RateError> {
         if messages_per_second > 0.0 && messages_per_second <= 1_000.0 {
-            Ok(Self(messages_per_second))
+            Ok(Self(messages_per_second.max(SLOWEST)))
         } else {
             Err(RateError(messages_per_second))
         }
@@ -133,16 +143,20 @@ impl Hand {
     }
 }
 
+type Spacing = RateLimiter<NotKeyed, InMemoryState, Hand, NoOpMiddleware<Shown>>;
+
 /// Paces one number.
 #[derive(Debug)]
 pub struct Pacer {
     rate: Rate,
     allowance: Duration,
-    /// When the last posts left, oldest first; never more than the window may hold.
+    /// When the last posts left, oldest first: as many as the window may hold at the highest rate since they were made.
     posts: VecDeque<Duration>,
+    /// The last post that is no longer among them. Under a higher rate or in a longer window it may count again.
+    dropped: Option<Duration>,
     /// Slots that were taken for posts which have not left yet.
     leaving: usize,
-    spacing: RateLimiter<NotKeyed, InMemoryState, Hand, NoOpMiddleware<Shown>>,
+    spacing: Spacing,
     hand: Hand,
 }
 
@@ -154,6 +168,7 @@ impl Pacer {
             rate,
             allowance,
             posts: VecDeque::new(),
+            dropped: None,
             leaving: 0,
             spacing: RateLimiter::direct_with_clock(rate.quota(), hand.clone()),
             hand: hand.clone(),
@@ -166,12 +181,28 @@ impl Pacer {
         self.rate
     }
 
-    /// Changes the rate. Posts already made count on, so a change is no burst.
+    /// Changes the rate. Posts already made count on, in the window and in the spacing, so a change is no burst.
     pub fn set_rate(&mut self, rate: Rate) {
         if rate != self.rate {
             self.rate = rate;
-            self.spacing = RateLimiter::direct_with_clock(rate.quota(), self.hand.clone());
+            self.spacing = self.spacing_since_last_post();
         }
+    }
+
+    /// A new spacing starts full, which would be a burst at each change: it is made as of the last post and emptied.
+    fn spacing_since_last_post(&self) -> Spacing {
+        let quota = self.rate.quota();
+        let Some(last) = self.posts.back() else {
+            return RateLimiter::direct_with_clock(quota, self.hand.clone());
+        };
+        self.hand.show(*last);
+        let spacing = RateLimiter::direct_with_clock(quota, self.hand.clone());
+        let emptied = spacing.check_n(quota.burst_size());
+        debug_assert!(
+            matches!(emptied, Ok(Ok(()))),
+            "a full burst fits into a new limiter"
+        );
+        spacing
     }
 
     /// Takes a slot if a post may leave now; otherwise says when to ask again. Whoever takes a slot says what became of it,
@@ -202,7 +233,7 @@ impl Pacer {
         let place = self.posts.partition_point(|post| *post <= at);
         self.posts.insert(place, at);
         while self.posts.len() > self.rate.capacity() {
-            self.posts.pop_front();
+            self.dropped = self.dropped.max(self.posts.pop_front());
         }
     }
 
@@ -221,182 +252,19 @@ impl Pacer {
 
     /// When the ring lets the post leave that comes `ahead` posts after the next one.
     fn ring_free_at(&self, ahead: usize) -> Duration {
-        // With more posts remembered than the window may hold (the rate was lowered), the newest count.
+        let window = self.rate.window() + self.allowance;
         let capacity = self.rate.capacity().saturating_sub(self.leaving);
-        let Some(in_the_way) = (self.posts.len() + ahead).checked_sub(capacity) else {
-            return Duration::ZERO;
-        };
-        self.posts.get(in_the_way).map_or(Duration::MAX, |post| {
-            *post + self.rate.window() + self.allowance
-        })
+        // With more posts remembered than the window may hold (the rate was lowered), the newest count.
+        match (self.posts.len() + ahead).checked_sub(capacity) {
+            // All that we no longer know is older than the last that was dropped.
+            None => self.dropped.map_or(Duration::ZERO, |post| post + window),
+            Some(in_the_way) => self
+                .posts
+                .get(in_the_way)
+                .map_or(Duration::MAX, |post| *post + window),
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const ALLOWANCE: Duration = Duration::from_millis(20);
-
-    fn pacer(rate: f64) -> Pacer {
-        Pacer::new(
-            Rate::new(rate).expect("a rate"),
-            ALLOWANCE,
-            &Hand::default(),
-        )
-    }
-
-    /// Posts as fast as the pacer lets us for `seconds`, asking again when it says, and returns the times.
-    fn run(pacer: &mut Pacer, from: Duration, seconds: u64) -> Vec<Duration> {
-        let end = from + Duration::from_secs(seconds);
-        let (mut now, mut posts) = (from, Vec::new());
-        while now < end {
-            match pacer.take(now) {
-                Ok(()) => {
-                    pacer.left(now);
-                    posts.push(now);
-                }
-                Err(again) => now = again,
-            }
-        }
-        posts
-    }
-
-    fn most_in_any(window: Duration, posts: &[Duration]) -> usize {
-        posts
-            .iter()
-            .enumerate()
-            .map(|(first, start)| {
-                posts[first..]
-                    .iter()
-                    .take_while(|post| **post < *start + window)
-                    .count()
-            })
-            .max()
-            .unwrap_or(0)
-    }
-
-    #[test]
-    fn a_saturated_number_uses_at_least_97_percent_of_its_limit() {
-        for rate in [0.5, 1.0, 10.0, 20.0, 80.0, 1_000.0] {
-            let posts = run(&mut pacer(rate), Duration::from_secs(5), 60).len() as f64;
-            assert!(
-                posts >= 0.97 * 60.0 * rate,
-                "{posts} posts in 60 s at {rate}/s"
-            );
-        }
-    }
-
-    #[test]
-    fn an_idle_number_does_not_fire_its_whole_window_at_once() {
-        let posts = run(&mut pacer(80.0), Duration::from_secs(100), 1);
-        assert!(
-            most_in_any(Duration::from_millis(100), &posts) <= 17,
-            "80/s spaced at 160/s"
-        );
-    }
-
-    #[test]
-    fn a_lower_rate_counts_the_posts_already_made() {
-        let mut pacer = pacer(80.0);
-        let mut posts = run(&mut pacer, Duration::from_secs(5), 1);
-        pacer.set_rate(Rate::new(10.0).expect("a rate"));
-        let after = run(&mut pacer, Duration::from_secs(6), 3);
-        posts.extend(&after);
-        let late: Vec<_> = posts
-            .into_iter()
-            .filter(|post| *post >= Duration::from_millis(5_980))
-            .collect();
-        assert!(
-            most_in_any(Duration::from_secs(1), &late) <= 12,
-            "two of the old rate, ten of the new"
-        );
-        assert!(after[0] >= Duration::from_secs(6) + ALLOWANCE - Duration::from_millis(20));
-    }
-
-    #[test]
-    fn rates_outside_the_providers_range_are_refused() {
-        for bad in [0.0, -1.0, 1_000.1, f64::NAN, f64::INFINITY] {
-            assert!(Rate::new(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn slots_until_counts_what_take_then_grants() {
-        let mut pacer = pacer(10.0);
-        let posts = run(&mut pacer, Duration::from_secs(5), 2);
-        let last = posts[posts.len() - 1];
-        let horizon = last + Duration::from_millis(400);
-        let promised = pacer.slots_until(horizon, 100);
-        let granted = run(&mut pacer, last, 1)
-            .into_iter()
-            .filter(|post| *post <= horizon)
-            .count();
-        assert_eq!(promised, granted);
-    }
-
-    #[test]
-    fn posts_that_have_not_left_hold_their_slots_until_they_do() {
-        let mut pacer = pacer(2.0);
-        let mut now = Duration::from_secs(10);
-        assert_eq!(pacer.take(now), Ok(()));
-        now += Duration::from_millis(300);
-        assert_eq!(pacer.take(now), Ok(()));
-        now += Duration::from_secs(30);
-        assert_eq!(
-            pacer.take(now),
-            Err(Duration::MAX),
-            "both may leave any moment"
-        );
-        pacer.left(now);
-        assert_eq!(
-            pacer.take(now),
-            Err(now + Duration::from_secs(1) + ALLOWANCE),
-            "one left now, the other may"
-        );
-        pacer.stayed();
-        assert_eq!(pacer.take(now), Ok(()), "only one is in the window");
-    }
-
-    proptest! {
-        #[test]
-        fn no_window_ever_holds_more_than_the_rate_by_the_times_at_which_posts_left(
-            rate in prop_oneof![Just(0.5), Just(2.5), Just(10.0), Just(80.0)],
-            steps in prop::collection::vec((0u64..200, 0usize..4, 0usize..4), 1..400),
-        ) {
-            let mut pacer = pacer(rate);
-            let (mut now, mut posts, mut leaving) = (Duration::from_secs(1), Vec::new(), 0);
-            for (gap, taken, written) in steps {
-                now += Duration::from_millis(gap);
-                leaving += (0..taken).filter(|_| pacer.take(now).is_ok()).count();
-                for _ in 0..written.min(leaving) {
-                    leaving -= 1;
-                    pacer.left(now);
-                    posts.push(now);
-                }
-            }
-            let limit = Rate::new(rate).expect("a rate");
-            prop_assert!(most_in_any(limit.window() + ALLOWANCE, &posts) <= limit.capacity());
-        }
-
-        #[test]
-        fn no_window_ever_holds_more_than_the_rate_whatever_stalls(
-            rate in prop_oneof![Just(0.5), Just(2.5), Just(10.0), Just(80.0)],
-            gaps in prop::collection::vec(0u64..400, 1..600),
-        ) {
-            let mut pacer = pacer(rate);
-            let (mut now, mut posts) = (Duration::from_secs(1), Vec::new());
-            for gap in gaps {
-                now += Duration::from_millis(gap);
-                while pacer.take(now).is_ok() {
-                    pacer.left(now);
-                    posts.push(now);
-                }
-            }
-            let limit = Rate::new(rate).expect("a rate");
-            prop_assert!(most_in_any(limit.window() + ALLOWANCE, &posts) <= limit.capacity());
-        }
-    }
-}
+mod tests;
