@@ -272,7 +272,10 @@ impl Pairs {
             self.forget_until(end);
             self.forgotten_early += (left - self.buckets.len()) as u64;
         }
-        self.sweep_at = (self.buckets.len() * 2).clamp(SWEEP_FROM.min(self.max), self.max);
+        let left = self.buckets.len();
+        let soon = (left * 2).clamp(SWEEP_FROM.min(self.max), self.max);
+        // With more than `max` promised, not at each further one.
+        self.sweep_at = soon.max(left + left / FORGET_ONE_IN + 1);
     }
 
     /// Forgets the buckets that do not matter after `end`, except those that are promised.

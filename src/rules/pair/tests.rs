@@ -170,6 +170,19 @@ fn a_changed_allowance_is_no_burst() {
 }
 
 #[test]
+fn a_larger_allowance_does_not_end_a_stop() {
+    let mut pairs = pairs();
+    let until = pairs.throttled(PAIR, at(0));
+    let larger = Allowance {
+        burst: 100,
+        refill: SECOND,
+    };
+    pairs.set_allowance(larger, at(0));
+    assert_eq!(pairs.ask(PAIR, until - SECOND / 2), Err(until));
+    assert_eq!(pairs.ask(PAIR, until), Ok(()));
+}
+
+#[test]
 fn memory_is_bounded_and_what_misses_least_is_forgotten_first() {
     let mut pairs = Pairs::new(Allowance::default(), 2_000);
     assert_eq!(burst(&mut pairs, PAIR, at(0)), 45);
