@@ -40,7 +40,7 @@ const SHARE_WHILE_HELD: f64 = 0.25;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tempo {
     configured: Rate,
-    /// Of the configured rate, 0 to 1.
+    /// Of the configured rate, above 0 and at most 1; the floor is kept by `rate`.
     share: f64,
     /// When it was slowed last; answers to what was written before tell nothing about the present rate.
     slowed_at: Option<Duration>,
@@ -71,9 +71,10 @@ impl Tempo {
         if self.share >= 1.0 {
             return self.configured;
         }
-        let step = (self.share * STEPS).floor() / STEPS;
-        let slowed = tidy(configured * step.max(FLOOR)).max(FLOOR_PER_SECOND);
-        Rate::new(slowed.min(configured)).unwrap_or(self.configured)
+        // Multiplied first: 200 × 11 / 20 is 110, while 200 × 0.55 is a hair more and would be 111 in a stretched window.
+        let slowed = configured * (self.share * STEPS).floor() / STEPS;
+        let floor = (configured * FLOOR).max(FLOOR_PER_SECOND);
+        Rate::new(slowed.max(floor).min(configured)).unwrap_or(self.configured)
     }
 
     /// The share of the configured rate that is used, above 0 and at most 1; 1 when nothing slows the number.
@@ -104,7 +105,7 @@ impl Tempo {
         self.throttles_in_a_row += 1;
         self.slowed_at = Some(now);
         self.recovered_to = now + hold;
-        self.share = (self.share / 2.0).max(FLOOR);
+        self.share /= 2.0;
         Some(hold)
     }
 
@@ -115,7 +116,7 @@ impl Tempo {
             self.throttles_in_a_row = 0;
             let quiet = now.saturating_sub(self.recovered_to).as_secs_f64();
             self.share = (self.share + quiet * RECOVERY_PER_SECOND).min(1.0);
-            self.recovered_to = self.recovered_to.max(now);
+            self.recovered_to = now;
         }
         if self.held.are_many {
             self.share = self.share.min(SHARE_WHILE_HELD);
@@ -125,15 +126,6 @@ impl Tempo {
     /// Whether the answer to a request written then says anything about the present rate.
     fn is_news(&self, sent: Duration) -> bool {
         self.slowed_at.is_none_or(|slowed_at| sent > slowed_at)
-    }
-}
-
-/// To the thousandth: 80 × 0.55 must be 44, and not a hair more, which would be 45 messages in a stretched window.
-fn tidy(per_second: f64) -> f64 {
-    if per_second < 1.0 {
-        per_second
-    } else {
-        (per_second * 1_000.0).round() / 1_000.0
     }
 }
 

@@ -295,6 +295,16 @@ fn what_was_on_the_wire_when_it_opened_is_no_news_and_does_not_close_it() {
 }
 
 #[test]
+fn what_waits_for_a_person_is_not_ended_by_a_shorter_word() {
+    let (way, mut breakers) = (Way::new(), Breakers::default());
+    assert!(breakers.hears(&way, &error(131_048), start()).is_some());
+    for code in [131_048, 131_057] {
+        assert_eq!(breakers.hears(&way, &error(code), start()), None);
+    }
+    assert_eq!(breakers.is_stopped(&way, start() + HOUR), Some(true));
+}
+
+#[test]
 fn five_jobs_in_a_row_whose_parameters_do_not_fit_pause_their_template() {
     for codes in [[132_000; 5], [132_000, 132_012, 132_018, 132_012, 132_018]] {
         let (way, mut breakers) = (Way::new(), Breakers::default());
@@ -350,6 +360,7 @@ fn of_two_stops_the_one_that_ends_later_is_told() {
         May::No { until, reason } => (until, reason.to_owned()),
         may => panic!("{may:?}"),
     };
+    assert_eq!(May::Probe.and(May::Yes), May::Probe);
     let number = (Some(start() + HOUR), "number".to_owned());
     assert_eq!(may(&breakers, start()), number);
     assert_eq!(

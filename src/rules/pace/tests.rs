@@ -95,6 +95,17 @@ fn a_saturated_number_uses_at_least_97_percent_of_its_limit() {
 }
 
 #[test]
+fn a_fractional_rate_is_not_rounded_up_over_time() {
+    for rate in [0.5, 1.01, 2.5, 10.5, 79.3] {
+        let posts = run(&mut pacer(rate), Duration::from_secs(5), 600).len() as f64;
+        assert!(
+            posts <= 600.0 * rate + rate.ceil(),
+            "{posts} posts in 600 s at {rate}/s"
+        );
+    }
+}
+
+#[test]
 fn an_idle_number_does_not_fire_its_whole_window_at_once() {
     let posts = run(&mut pacer(80.0), Duration::from_secs(100), 1);
     assert!(
