@@ -11,7 +11,13 @@ with locked as (
     and not postrider.has_open_attempt(queue.id, queue.tries)
   returning queue.lane
 ), refilled as (
-  -- Whoever reads those lanes has passed the keys of these jobs already.
-  update postrider.number set refilled_at = clock_timestamp() where lane in (select lane from moved)
+  -- Whoever reads those lanes has passed the keys of these jobs already. In one order, so that two movers cannot wait for
+  -- each other in a circle.
+  update postrider.number
+  set refilled_at = clock_timestamp()
+  from (
+    select lane from postrider.number where lane in (select lane from moved) order by lane for no key update
+  ) as target
+  where number.lane = target.lane
 )
 select lane as "lane!: Lane", count(*) as "jobs!" from moved group by lane
