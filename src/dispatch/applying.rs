@@ -2,7 +2,7 @@
 //! window closed, two addresses made one person's. It is written rather than kept in memory, so that every instance heeds it, a restart does not forget it,
 //! and operators see who stopped what.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -10,18 +10,16 @@ use tokio_util::sync::CancellationToken;
 use super::event::{About, Learned};
 use crate::{
     clock,
-    rules::outcome::Effect,
+    rules::{
+        breaker::{Opened, Target},
+        outcome::Effect,
+    },
     store::{
         Store,
         facts::{self, By, Pause, Scope},
         people::{self, Link},
     },
 };
-
-/// A template whose parameters were refused so often in a row is not what we believe it to be.
-const SUSPICIONS_MAX: u32 = 5;
-/// A template that we suspect, or that the provider does not know, rests until it was read again.
-const TEMPLATE_REST: Duration = Duration::from_secs(15 * 60);
 
 /// How often, and how far apart, addresses are tried to be made one person's.
 const LINK_TRIES: u32 = 5;
@@ -42,7 +40,6 @@ pub struct Applying {
 impl Applying {
     /// Writes until `stop`, and then what is still waiting.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut suspicions = HashMap::new();
         loop {
             let next = tokio::select! {
                 biased;
@@ -51,7 +48,8 @@ impl Applying {
             };
             let Some(learned) = next else { return };
             let written = match &learned {
-                Learned::Effect(effect, about) => self.apply(*effect, about, &mut suspicions).await,
+                Learned::Stopped(opened, about) => self.stop(opened, about).await,
+                Learned::Effect(effect, about) => self.apply(*effect, about).await,
                 Learned::SamePerson(link) => self.link(link).await,
             };
             match written {
@@ -75,83 +73,47 @@ impl Applying {
         people::link(self.store.pool(), link).await.map(|_| ())
     }
 
-    async fn apply(
-        &self,
-        effect: Effect,
-        about: &About,
-        suspicions: &mut HashMap<String, u32>,
-    ) -> Result<(), sqlx::Error> {
-        let template = about
-            .template
-            .as_ref()
-            .map(|t| format!("{}/{}/{}", about.account, t.name, t.language));
-        match (effect, template) {
-            (Effect::PauseNumber { for_ }, _) => {
-                self.pause(Scope::Number, &about.phone_number_id, for_, about)
-                    .await
-            }
-            (Effect::PauseAccount { for_ }, _) => {
-                self.pause(Scope::Account, &about.account, for_, about)
-                    .await
-            }
-            (Effect::PauseTemplate { for_ }, Some(template)) => {
-                self.pause(Scope::Template, &template, for_, about).await?;
+    /// A stop of a template also asks what the provider says of it now.
+    async fn stop(&self, opened: &Opened, about: &About) -> Result<(), sqlx::Error> {
+        let (scope, target) = match &opened.target {
+            Target::Number(_) => (Scope::Number, about.phone_number_id.clone()),
+            Target::Account(account) => (Scope::Account, account.to_string()),
+            Target::Template { account, name } => {
                 self.resync.notify_one();
-                Ok(())
+                let template = format!("{account}/{}/{}", name.name, name.language);
+                (Scope::Template, template)
             }
-            (Effect::StopTemplate, Some(template)) => {
-                self.pause(Scope::Template, &template, Some(TEMPLATE_REST), about)
-                    .await?;
-                self.resync.notify_one();
-                Ok(())
-            }
-            (Effect::SuspectTemplate, Some(template)) => {
-                let times = suspicions.entry(template.clone()).or_default();
-                *times += 1;
-                if *times < SUSPICIONS_MAX {
-                    return Ok(());
-                }
-                suspicions.remove(&template);
-                self.pause(Scope::Template, &template, Some(TEMPLATE_REST), about)
-                    .await?;
-                self.resync.notify_one();
-                Ok(())
-            }
-            (Effect::OptOutMarketing, _) => {
-                people::opt_out_of_marketing(self.store.pool(), &about.person, clock::now()).await
-            }
-            (Effect::CloseWindow, _) => {
-                people::close_window(self.store.pool(), &about.person, about.lane).await
-            }
-            // The rest is done in the worker's memory, or concerns the job alone.
-            _ => Ok(()),
-        }
-    }
-
-    async fn pause(
-        &self,
-        scope: Scope,
-        target: &str,
-        lasts: Option<Duration>,
-        about: &About,
-    ) -> Result<(), sqlx::Error> {
+        };
         let pause = Pause {
             scope,
-            target,
+            target: &target,
             by: By::Provider,
-            reason: &about.title,
-            error_code: about.code,
-            until: lasts.map(|lasts| clock::now() + lasts),
+            reason: &opened.stop.reason,
+            error_code: opened.stop.code,
+            until: opened.stop.until,
         };
         if facts::pause(self.store.pool(), &pause).await? {
             let (what, code) = (scope.as_str(), about.code.unwrap_or(0));
             tracing::warn!(
                 target,
                 code,
-                reason = about.title,
+                reason = opened.stop.reason,
                 "the provider's answer pauses the {what} {target}"
             );
         }
         Ok(())
+    }
+
+    async fn apply(&self, effect: Effect, about: &About) -> Result<(), sqlx::Error> {
+        match effect {
+            Effect::OptOutMarketing => {
+                people::opt_out_of_marketing(self.store.pool(), &about.person, clock::now()).await
+            }
+            Effect::CloseWindow => {
+                people::close_window(self.store.pool(), &about.person, about.lane).await
+            }
+            // The rest is done in the worker's memory, or concerns the job alone.
+            _ => Ok(()),
+        }
     }
 }

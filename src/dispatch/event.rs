@@ -11,6 +11,7 @@ use super::{
 use crate::{
     channel::whatsapp::Sender,
     rules::{
+        breaker::Opened,
         job::{JobId, Lane, Priority, TemplateName},
         outcome::{Answer, Effect},
     },
@@ -173,7 +174,9 @@ pub enum Action {
 /// What an answer told beyond what became of its job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Learned {
-    /// The provider's word stops more than this job.
+    /// The provider's word stops a number, an account or a template.
+    Stopped(Opened, About),
+    /// The provider's word means something for the person.
     Effect(Effect, About),
     /// The provider knows the recipient by another address.
     SamePerson(Link),

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     channel::whatsapp::{Client, Sender},
     rules::{
+        breaker::{Stop, Target},
         job::{Lane, Priority, TemplateName},
         pace::{Rate, provider_rate},
         pair::Allowance,
@@ -168,6 +169,7 @@ impl Picture {
             pair: guide.pair,
             lanes,
             paused: paused(&facts.pauses),
+            stops: stops(&facts),
             kinds: facts.kinds,
             templates: self.templates.clone(),
         }
@@ -211,7 +213,7 @@ fn lane_facts(
     let provider = || provider_rate(number.throughput_level.as_deref(), number.is_on_biz_app);
     LaneFacts {
         phone_number_id: number.phone_number_id.clone(),
-        account: number.waba_id.clone(),
+        account: number.waba_id.as_str().into(),
         shard: number.shard,
         rate: set.or(guide.rate).unwrap_or_else(provider),
         free_at: number.free_at,
@@ -275,6 +277,37 @@ fn paused(pauses: &[PauseFact]) -> Holds {
         }
     }
     holds
+}
+
+/// What the provider's word stopped.
+fn stops(facts: &Facts) -> Vec<(Target, Stop)> {
+    let by_provider = facts.pauses.iter().filter(|pause| pause.by_provider);
+    by_provider
+        .filter_map(|pause| {
+            let target = match pause.scope {
+                Scope::Number => {
+                    let is_meant = |number: &&NumberFact| number.phone_number_id == pause.target;
+                    Target::Number(facts.numbers.iter().find(is_meant)?.lane)
+                }
+                Scope::Account => Target::Account(pause.target.as_str().into()),
+                Scope::Template => {
+                    let (account, name) = template_of(&pause.target)?;
+                    Target::Template {
+                        account: account.into(),
+                        name,
+                    }
+                }
+                Scope::All | Scope::Kind | Scope::Priority | Scope::Batch => return None,
+            };
+            let stop = Stop {
+                reason: pause.reason.clone(),
+                code: pause.error_code,
+                since: pause.since,
+                until: pause.until,
+            };
+            Some((target, stop))
+        })
+        .collect()
 }
 
 /// Account and template of a pause's target.

@@ -11,8 +11,9 @@ use super::{settlement::Attempt, world::LaneFacts};
 use crate::{
     rules::{
         job::{JobId, Priority, TemplateName},
-        pace::{Hand, Pacer},
+        pace::{Hand, Pacer, Rate},
         pick::Turns,
+        tempo::Tempo,
     },
     store::settle::Tags,
 };
@@ -55,6 +56,8 @@ pub struct Prepared {
     pub window_until: Option<DateTime<Utc>>,
     /// Whether it counts against the messaging limit; known when it is admitted.
     pub counted: bool,
+    /// Whether it goes to see if what was stopped may go again.
+    pub is_probe: bool,
     /// The request's body up to the callback data.
     pub body: Vec<u8>,
 }
@@ -174,8 +177,8 @@ pub struct LaneState {
     pub reading: ByPriority<Reading>,
     /// Nothing is posted before this: the provider throttled the number or its account.
     pub hold_until: Duration,
-    /// Throttles in a row, for how long to hold.
-    pub throttles: u32,
+    /// How much of its rate it uses.
+    pub tempo: Tempo,
     /// Whether it waits in the heap of due lanes.
     pub scheduled: bool,
 }
@@ -186,6 +189,7 @@ impl LaneState {
     pub fn new(facts: LaneFacts, jitter_allowance: Duration, hand: &Hand, now: Duration) -> Self {
         Self {
             pacer: Pacer::new(facts.rate, jitter_allowance, hand),
+            tempo: Tempo::new(facts.rate),
             facts,
             buffered: Default::default(),
             parked: Default::default(),
@@ -197,8 +201,27 @@ impl LaneState {
             slot_turns: Turns::default(),
             reading: std::array::from_fn(|_| Reading::new(now)),
             hold_until: Duration::ZERO,
-            throttles: 0,
             scheduled: false,
+        }
+    }
+
+    /// What an operator or the provider wants of its rate.
+    pub fn set_rate(&mut self, rate: Rate) {
+        self.tempo.set_configured(rate);
+        self.pacer.set_rate(self.tempo.rate());
+    }
+
+    /// A message that was written at `sent` was taken.
+    pub fn accepted(&mut self, sent: Duration, held: bool, now: Duration) {
+        self.tempo.accepted(sent, held, now);
+        self.pacer.set_rate(self.tempo.rate());
+    }
+
+    /// A message that was written at `sent` was throttled.
+    pub fn throttled(&mut self, sent: Duration, now: Duration) {
+        if let Some(hold) = self.tempo.throttled(sent, now) {
+            self.hold_until = self.hold_until.max(now + hold);
+            self.pacer.set_rate(self.tempo.rate());
         }
     }
 

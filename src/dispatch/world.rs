@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use crate::{
     channel::whatsapp::Sender,
     rules::{
+        breaker::{Stop, Target},
         job::{Lane, TemplateName},
         pace::Rate,
         pair::Allowance,
@@ -27,6 +28,8 @@ pub struct World {
     pub lanes: HashMap<Lane, LaneFacts>,
     /// Whether each number has a messaging limit of its own; else all numbers of a portfolio share one.
     pub limit_per_number: bool,
+    /// What the provider's word stopped, until its time is over.
+    pub stops: Vec<(Target, Stop)>,
     /// How often a number may write to one person.
     pub pair: Allowance,
     /// Every kind.
@@ -43,7 +46,7 @@ pub struct LaneFacts {
     /// Meta's id.
     pub phone_number_id: String,
     /// Its account.
-    pub account: String,
+    pub account: Arc<str>,
     /// Its shard.
     pub shard: i16,
     /// How fast it may post.

@@ -104,8 +104,9 @@ impl Worker {
             };
             let shard = state.facts.shard;
             for _ in 0..wanted_now(state, horizon) {
-                let (limits, outbox) = (&mut self.limits, &mut self.outbox);
-                let Some(job) = next_admitted(state, lane, limits, outbox, now) else {
+                let (limits, breakers) = (&mut self.limits, &mut self.breakers);
+                let Some(job) = next_admitted(state, lane, limits, breakers, &mut self.outbox, now)
+                else {
                     break;
                 };
                 wanted.push(want(job, lane, shard));

@@ -8,12 +8,15 @@ use super::{
         lane::{LaneState, Prepared},
         limits::{Admission, Limits, Standing},
         outbox::{Outbox, Settlement},
-        world::PoolFacts,
+        world::{LaneFacts, PoolFacts},
     },
     Worker,
 };
 use crate::{
-    rules::job::{Lane, WaitReason},
+    rules::{
+        breaker::{Breakers, May, Path},
+        job::{Lane, WaitReason},
+    },
     store::settle::Deferred,
 };
 
@@ -56,7 +59,7 @@ impl Worker {
 
     /// Jobs that waited for room ask again when some may be there.
     pub(super) fn ask_again(&mut self, now: Now) {
-        let returned = self.limits.take_room_returned();
+        let returned = self.limits.take_room_returned() | std::mem::take(&mut self.has_closed);
         let mut forgotten = Vec::new();
         for (lane, state) in &mut self.lanes {
             if state.parked() == 0 {
@@ -81,18 +84,43 @@ impl Worker {
 /// Stands for the epoch of a lease that is not held.
 const UNHELD: i64 = i64::MIN;
 
+/// By what a job goes out.
+pub(super) fn path<'a>(lane: Lane, facts: &'a LaneFacts, job: &'a Prepared) -> Path<'a> {
+    Path {
+        lane,
+        account: &facts.account,
+        template: job.template.as_ref(),
+    }
+}
+
 /// Takes the lane's next job that may be attempted out of its buffers; those that may not are put aside.
 pub(super) fn next_admitted<'a>(
     state: &'a mut LaneState,
     lane: Lane,
     limits: &mut Limits,
+    breakers: &mut Breakers,
     outbox: &mut Outbox,
     now: Now,
 ) -> Option<&'a Prepared> {
     loop {
         let (priority, mut job) = state.next_buffered()?;
+        job.is_probe = match breakers.may(path(lane, &state.facts, &job).targets(), now.wall) {
+            May::Yes => false,
+            May::Probe => true,
+            May::No { until, .. } => {
+                let wait = until.map(|until| (until - now.wall).to_std().unwrap_or_default());
+                let again = wait.map_or(Duration::MAX, |wait| now.mono + wait);
+                state.park(job, again, now.mono);
+                continue;
+            }
+        };
         match limits.admit(lane, state.facts.pool.as_ref(), &mut job, now) {
-            Admission::Go => return Some(state.start_attempt(priority, job)),
+            Admission::Go => {
+                if job.is_probe {
+                    breakers.probed(path(lane, &state.facts, &job).targets(), now.wall);
+                }
+                return Some(state.start_attempt(priority, job));
+            }
             Admission::NoRoom(until) => state.park(job, until.since_start(), now.mono),
             Admission::PairFull(until) => outbox.push(
                 Settlement::Deferred(Deferred {

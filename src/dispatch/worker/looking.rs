@@ -106,7 +106,7 @@ impl Worker {
             priority,
             after: reading.next_look(now.mono),
             room: wanted - buffered,
-            account: state.facts.account.clone(),
+            account: state.facts.account.to_string(),
             begun: reading.begun(),
         })
     }
@@ -286,6 +286,7 @@ impl Worker {
                     recipient_hash,
                     window_until: facts.window_until,
                     counted: true,
+                    is_probe: false,
                     body,
                 });
             }

@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     rules::{
+        breaker::Breakers,
         job::{JobId, Lane, Priority},
         pace::Hand,
         retry::Policy,
@@ -86,6 +87,9 @@ pub struct Worker {
     next_poll: Duration,
     commits: Commits,
     limits: Limits,
+    breakers: Breakers,
+    /// Whether a breaker closed, so that jobs which waited for it may go.
+    has_closed: bool,
     /// Lanes with jobs that passed the gate.
     waiting_lanes: HashSet<Lane>,
     /// Of those, lanes with urgent ones.
@@ -99,8 +103,8 @@ pub struct Worker {
 struct Flight {
     lane: Lane,
     permitted: Permitted,
-    /// Whether it was written to its connection.
-    has_left: bool,
+    /// When it was written to its connection.
+    left_at: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -131,6 +135,8 @@ impl Worker {
             next_poll: Duration::ZERO,
             commits: Commits::default(),
             limits: Limits::default(),
+            breakers: Breakers::default(),
+            has_closed: false,
             waiting_lanes: HashSet::new(),
             urgent_lanes: HashSet::new(),
             draining: false,

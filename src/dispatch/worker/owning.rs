@@ -30,7 +30,7 @@ impl Worker {
                     now.mono,
                 )
             });
-            state.pacer.set_rate(facts.rate);
+            state.set_rate(facts.rate);
             let refilled = state.facts.refilled_at < facts.refilled_at;
             state.facts = facts.clone();
             if released || refilled {
@@ -40,6 +40,8 @@ impl Worker {
             }
         }
         self.limits.set_pair_allowance(self.world.pair, now);
+        self.breakers
+            .seen(self.world.stops.iter().cloned(), now.wall);
         self.stand(now);
         self.relinquish_where_stopped(now);
         if !before.include(&self.holds) {

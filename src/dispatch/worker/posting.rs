@@ -1,28 +1,28 @@
 //! From a free slot to the wire, and from the answer to its settlement.
 
-use std::{cmp::Reverse, time::Duration};
+use std::{cmp::Reverse, sync::Arc, time::Duration};
 
 use super::{
     super::{
         event::{About, Action, Learned, Now},
         lane::Permitted,
         settlement::{not_sent, settlement},
+        world::LaneFacts,
     },
     Flight, Worker,
+    limiting::path,
 };
 use crate::{
     rules::{
         address::Address,
+        breaker::{May, Opened, Target},
         job::{JobId, Lane},
-        outcome::{Answer, Effect, judge},
+        outcome::{Answer, Consequence, Effect, Outcome, judge},
         receipt::Callback,
     },
     store::people::{Link, LinkSource},
 };
 
-/// The first hold after a throttle; doubled by each further one.
-const THROTTLE_HOLD: Duration = Duration::from_secs(1);
-const THROTTLE_HOLD_MAX: Duration = Duration::from_secs(60);
 /// A request that found no connection for so long goes back to the queue: what was checked is no longer fresh.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(3);
 /// With every connection in use, the next look at the due lanes.
@@ -79,7 +79,19 @@ impl Worker {
             }
             let next = state.take_ready(priority)?;
             let pool = state.facts.pool.as_ref();
-            if expired {
+            let may = self
+                .breakers
+                .may(path(lane, &state.facts, &next.job).targets(), now.wall);
+            if let May::No { reason, .. } = may
+                && !next.job.is_probe
+            {
+                state.pacer.stayed();
+                self.limits.release(lane, pool, &next.job);
+                self.outbox.push(
+                    not_sent(&next.attempt(), reason, now.wall, now.wall),
+                    now.mono,
+                );
+            } else if expired {
                 self.limits.release(lane, pool, &next.job);
                 // It stays due, and the sweep tells that its validity ended.
                 let why = "its validity ended before a slot was free";
@@ -128,7 +140,7 @@ impl Worker {
         let flight = Flight {
             lane,
             permitted: next,
-            has_left: false,
+            left_at: None,
         };
         self.in_flight.insert(flight.permitted.job.id, flight);
     }
@@ -138,7 +150,7 @@ impl Worker {
         let Some(flight) = self.in_flight.get_mut(&id) else {
             return;
         };
-        flight.has_left = true;
+        flight.left_at = Some(at);
         let lane = flight.lane;
         if let Some(state) = self.lanes.get_mut(&lane) {
             state.pacer.left(at);
@@ -166,21 +178,25 @@ impl Worker {
         let Some(Flight {
             lane,
             permitted: posted,
-            has_left,
+            left_at,
         }) = self.in_flight.remove(&id)
         else {
             return;
         };
-        if !has_left {
+        if left_at.is_none() {
             self.stayed(lane, now);
         }
         let consequence = judge(&answer);
+        let heard = Heard {
+            lane,
+            posted: &posted,
+            sent: left_at.unwrap_or(now.mono),
+            answer: &answer,
+            consequence: &consequence,
+        };
+        self.heed(&heard, now, actions);
         if let Some(wait) = regain_access_in {
-            self.slow_account(lane, wait, now);
-        }
-        match consequence.effect {
-            Some(effect) => self.apply(effect, lane, &posted, &answer, now, actions),
-            None => self.relax(lane, &posted, &answer),
+            self.rest_account(&heard, wait, now, actions);
         }
         if let Some(link) = same_person(&posted.job.recipient, &answer) {
             actions.push(Action::Learn(Learned::SamePerson(link)));
@@ -196,83 +212,99 @@ impl Worker {
         self.outbox.push(outcome, now.mono);
     }
 
-    /// What is quick and concerns only memory is done here; the rest is for the shell to write down.
-    fn apply(
+    /// What the answer means for what the message went out by: the number's tempo, the pair, and the breakers.
+    fn heed(&mut self, heard: &Heard<'_>, now: Now, actions: &mut Vec<Action>) {
+        let pair = (heard.lane, heard.posted.job.recipient_hash);
+        let Some(state) = self.lanes.get_mut(&heard.lane) else {
+            return;
+        };
+        match heard.consequence.outcome {
+            Outcome::Accepted | Outcome::Held => {
+                let held = heard.consequence.outcome == Outcome::Held;
+                state.accepted(heard.sent, held, now.mono);
+                self.limits.pair_accepted(pair);
+                self.has_closed |= self.breakers.iter().next().is_some();
+            }
+            _ => {}
+        }
+        match heard.consequence.effect {
+            Some(Effect::SlowNumber) => state.throttled(heard.sent, now.mono),
+            // The job itself waits long enough; this is for the others to the same person.
+            Some(Effect::StopPair) => _ = self.limits.pair_refused(pair, now),
+            Some(effect @ (Effect::OptOutMarketing | Effect::CloseWindow)) => {
+                let about = heard.about(&state.facts);
+                actions.push(Action::Learn(Learned::Effect(effect, about)));
+            }
+            _ => {}
+        }
+        let (code, title) = heard.words();
+        let opened = self.breakers.answered(
+            path(heard.lane, &state.facts, &heard.posted.job),
+            heard.consequence,
+            title,
+            code,
+            now.wall,
+        );
+        self.tell_stopped(opened, heard, actions);
+    }
+
+    /// The provider says when the account may be used again.
+    fn rest_account(
         &mut self,
-        effect: Effect,
-        lane: Lane,
-        posted: &Permitted,
-        answer: &Answer,
+        heard: &Heard<'_>,
+        wait: Duration,
         now: Now,
         actions: &mut Vec<Action>,
     ) {
-        match effect {
-            Effect::SlowNumber => self.slow_number(lane, now),
-            Effect::SlowAccount { for_ } => self.slow_account(lane, for_, now),
-            // The job itself waits long enough; this is for the others to the same person.
-            Effect::StopPair => {
-                _ = self
-                    .limits
-                    .pair_refused((lane, posted.job.recipient_hash), now)
-            }
-            _ => {
-                let Some(state) = self.lanes.get(&lane) else {
-                    return;
-                };
-                let (code, title) = match answer {
-                    Answer::Error(error) => (Some(error.code), error.title.clone()),
-                    _ => (None, String::new()),
-                };
-                let about = About {
-                    phone_number_id: state.facts.phone_number_id.clone(),
-                    account: state.facts.account.clone(),
-                    lane,
-                    template: posted.job.template.clone(),
-                    person: posted.job.person.clone(),
-                    code,
-                    title,
-                };
-                actions.push(Action::Learn(Learned::Effect(effect, about)));
-            }
-        }
-    }
-
-    fn slow_number(&mut self, lane: Lane, now: Now) {
-        let Some(state) = self.lanes.get_mut(&lane) else {
+        let Some(state) = self.lanes.get(&heard.lane) else {
             return;
         };
-        if state.hold_until > now.mono {
-            // Requests that were on the wire together are throttled together: that is one throttle.
-            return;
-        }
-        let hold = (THROTTLE_HOLD * 2_u32.pow(state.throttles.min(6))).min(THROTTLE_HOLD_MAX);
-        state.throttles += 1;
-        state.hold_until = now.mono + hold;
+        let account = Target::Account(Arc::clone(&state.facts.account));
+        let why = "the account's call limit is used up";
+        let opened = self.breakers.open(account, why, None, Some(wait), now.wall);
+        self.tell_stopped(opened, heard, actions);
     }
 
-    fn slow_account(&mut self, lane: Lane, wait: Duration, now: Now) {
-        let Some(account) = self
-            .lanes
-            .get(&lane)
-            .map(|state| state.facts.account.clone())
-        else {
-            return;
-        };
-        for state in self
-            .lanes
-            .values_mut()
-            .filter(|state| state.facts.account == account)
+    /// What stopped is written down, so that the other workers, other instances and people know.
+    fn tell_stopped(&self, opened: Option<Opened>, heard: &Heard<'_>, actions: &mut Vec<Action>) {
+        if let Some(opened) = opened
+            && let Some(state) = self.lanes.get(&heard.lane)
         {
-            state.hold_until = state.hold_until.max(now.mono + wait);
+            let about = heard.about(&state.facts);
+            actions.push(Action::Learn(Learned::Stopped(opened, about)));
+        }
+    }
+}
+
+/// An answer, and to what.
+struct Heard<'a> {
+    lane: Lane,
+    posted: &'a Permitted,
+    /// When the request was written.
+    sent: Duration,
+    answer: &'a Answer,
+    consequence: &'a Consequence,
+}
+
+impl Heard<'_> {
+    /// The provider's code and words, where it gave any.
+    fn words(&self) -> (Option<i32>, &str) {
+        match self.answer {
+            Answer::Error(error) => (Some(error.code), &error.title),
+            _ => (None, ""),
         }
     }
 
-    fn relax(&mut self, lane: Lane, posted: &Permitted, answer: &Answer) {
-        if let Some(state) = self.lanes.get_mut(&lane) {
-            state.throttles = 0;
-        }
-        if matches!(answer, Answer::Accepted { .. }) {
-            self.limits.pair_accepted((lane, posted.job.recipient_hash));
+    fn about(&self, facts: &LaneFacts) -> About {
+        let (code, title) = self.words();
+        About {
+            phone_number_id: facts.phone_number_id.clone(),
+            account: facts.account.to_string(),
+            lane: self.lane,
+            template: self.posted.job.template.clone(),
+            person: self.posted.job.person.clone(),
+            code,
+            title: title.to_owned(),
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     channel::whatsapp::{Client, Endpoint},
     dispatch::{event::LookFor, lane::HEAD, outbox::Batch, world::LaneFacts},
     rules::{
+        breaker::Target,
         job::{Job, KeepParameters, Kind, PersonFacts, TemplateName, WaitReason},
         outcome::{Answer, ProviderError},
         pace::Rate,
@@ -23,6 +24,7 @@ use crate::{
     },
 };
 
+mod breakers;
 mod limits;
 
 const LANE: Lane = Lane(1);
