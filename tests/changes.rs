@@ -16,7 +16,7 @@ use common::{
 use postrider::{
     clock,
     http::signature::sign,
-    sandbox::Setup,
+    sandbox::{Setup, Template},
     store::{
         facts::{self, By, Pause, Scope},
         sync::{self, TemplateRow},
@@ -818,4 +818,34 @@ async fn a_template_paused_by_webhook_stops_within_a_second_and_goes_on_when_it_
         (sent("order_shipped").await, sent("delivery_window").await),
         (200, 200)
     );
+}
+
+#[tokio::test]
+async fn a_template_that_is_new_to_us_is_read_when_a_webhook_tells_of_it() {
+    let setup = Setup::quick();
+    let (waba_id, number) = (
+        setup.accounts[0].waba_id.clone(),
+        setup.numbers[0].id.clone(),
+    );
+    let rig = Rig::new(setup, "").await;
+    let _daemon = rig.daemon().await;
+    let control = rig.sandbox.control();
+    control.set_template(&Template {
+        waba_id,
+        name: "brand_new".to_owned(),
+        language: "en_US".to_owned(),
+        status: "APPROVED".to_owned(),
+        category: "UTILITY".to_owned(),
+        parameter_format: "POSITIONAL".to_owned(),
+        components: json!([{"type": "BODY", "text": "Hi {{1}}!"}]),
+    });
+    let value = json!({"event": "APPROVED", "message_template_name": "brand_new", "message_template_language": "en-US"});
+    control
+        .webhook(&number, "message_template_status_update", &value)
+        .unwrap();
+    eventually("the new template to be read", || async {
+        let known = count(rig.pool(), "template where name = 'brand_new'").await;
+        (known == 1).then_some(())
+    })
+    .await;
 }

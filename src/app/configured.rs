@@ -122,3 +122,22 @@ pub fn webhook_settings(
         installation: installation.to_owned(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::OnRecategorised;
+
+    #[test]
+    fn what_is_to_become_of_recategorised_templates_is_told_to_the_database() {
+        let mut config = Config::default();
+        for (choice, word) in [
+            (OnRecategorised::Pause, "pause"),
+            (OnRecategorised::Warn, "warn"),
+        ] {
+            config.templates.on_recategorised = choice;
+            let setting = ("on_recategorised".to_owned(), Value::from(word));
+            assert!(mirrored(&config).settings.contains(&setting), "{word}");
+        }
+    }
+}

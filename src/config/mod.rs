@@ -27,8 +27,9 @@ pub use live::LiveConfig;
 pub use position::Position;
 pub use secret::{Secret, SecretError};
 pub use sections::{
-    Account, App, Consent, Database, Dispatch, Enqueue, LimitScope, Limits, Ops, Pacing, Producer,
-    Rate, Retention, Sender, StopCovers, Templates, Webhook, Whatsapp, Whitespace,
+    Account, App, Consent, Database, Dispatch, Enqueue, LimitScope, Limits, OnRecategorised, Ops,
+    Pacing, Producer, Rate, Retention, Sender, StopCovers, Templates, Webhook, Whatsapp,
+    Whitespace,
 };
 pub use validate::{LEASE_TTL, Problem};
 

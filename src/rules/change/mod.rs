@@ -1,7 +1,7 @@
 //! What the provider changes by itself, told by webhooks that are neither statuses nor messages: templates that it approves,
 //! pauses or moves to another category, limits that it raises, accounts that it restricts.
 //!
-//! [`read`] says what such a webhook does. It is made for a provider that writes the same thing in several ways and adds to
+//! [`read()`] says what such a webhook does. It is made for a provider that writes the same thing in several ways and adds to
 //! it without notice (WHATSAPP.md 3.6): what it does not know does nothing, and is never an error. People's own wishes and
 //! addresses come the same way, but are read with their messages.
 
