@@ -102,7 +102,7 @@ impl Limits {
 
     /// These are the pools that this worker counts for, with the lanes through which it may post. One whose lanes or
     /// epochs are others than before is counted anew; one that is not among them is forgotten.
-    pub fn stand(&mut self, pools: Vec<(PoolFacts, Standing)>) {
+    pub fn stand(&mut self, pools: impl Iterator<Item = (PoolFacts, Standing)>) {
         let mut before = std::mem::take(&mut self.pools);
         for (facts, standing) in pools {
             let known = before.remove(&facts.name);

@@ -1,6 +1,6 @@
 //! What the messaging limit and the pair limit mean for the lanes.
 
-use std::time::Duration;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
     super::{
@@ -26,7 +26,7 @@ const READ_AGAIN_EVERY: Duration = Duration::from_secs(60);
 impl Worker {
     /// Brings the pools into line with the world and the leases.
     pub(super) fn stand(&mut self, now: Now) {
-        let mut pools: Vec<(PoolFacts, Standing)> = Vec::new();
+        let mut pools: HashMap<Arc<str>, (PoolFacts, Standing)> = HashMap::new();
         for (lane, facts) in &self.world.lanes {
             let Some(pool) = facts.pool.as_ref().filter(|_| self.is_mine(facts.shard)) else {
                 continue;
@@ -36,15 +36,15 @@ impl Worker {
                 Some(epoch) if facts.free_at <= now.wall => *epoch,
                 _ => UNHELD,
             };
-            let place = pools.iter().position(|(known, _)| known.name == pool.name);
-            let place = place.unwrap_or_else(|| {
-                pools.push((pool.clone(), Standing::new()));
-                pools.len() - 1
-            });
-            pools[place].1.insert(*lane, (facts.shard, epoch));
+            let (_, standing) = pools
+                .entry(Arc::clone(&pool.name))
+                .or_insert_with(|| (pool.clone(), Standing::new()));
+            standing.insert(*lane, (facts.shard, epoch));
         }
-        pools.retain(|(_, standing)| standing.values().all(|(_, epoch)| *epoch != UNHELD));
-        self.limits.stand(pools);
+        let is_held = |(_, standing): &(PoolFacts, Standing)| {
+            standing.values().all(|(_, epoch)| *epoch != UNHELD)
+        };
+        self.limits.stand(pools.into_values().filter(is_held));
     }
 
     /// Asks what was posted before through pools that are new here.
