@@ -47,6 +47,17 @@ impl Worker {
         self.limits.stand(pools);
     }
 
+    /// Held messages that were sent count from then on, in the ledgers that are here.
+    pub(super) fn renew_released(&mut self, now: Now) {
+        for released in &self.world.released {
+            let facts = self.world.lanes.get(&released.lane);
+            if let Some(pool) = facts.and_then(|facts| facts.pool.as_ref()) {
+                let (person, at) = (released.recipient_hash, released.at);
+                self.limits.renew(pool, person, at, now);
+            }
+        }
+    }
+
     /// Asks what was posted before through pools that are new here.
     pub(super) fn count(&mut self, actions: &mut Vec<Action>) {
         let open = self.limits.to_count();
