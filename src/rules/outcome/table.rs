@@ -95,8 +95,8 @@ impl Row {
     /// anyway, and may be let go sooner than expected: a template is approved again by webhook, a person resumes a number.
     const fn hold(self, effect: Effect) -> Self {
         let wait = match effect {
-            Effect::SlowAccount { .. }
-            | Effect::PauseNumber { for_: Some(_) }
+            Effect::SlowAccount { for_ } => Some(for_),
+            Effect::PauseNumber { for_: Some(_) }
             | Effect::PauseAccount { for_: Some(_) }
             | Effect::PauseTemplate { for_: Some(_) } => Some(HELD_WAIT),
             _ => None,

@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     dispatch::world::PoolFacts,
     rules::{template::Template, tier::Limit},
+    store::ledger::Released,
 };
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -368,4 +369,26 @@ fn the_report_measures_numbers_that_have_more_to_send_against_their_rates() {
     let report = bench.worker.report(now);
     let ratio = f64::from(report.posted) / report.allowed;
     assert!((0.9..=1.05).contains(&ratio), "{report:?}");
+}
+
+#[test]
+fn a_held_message_counts_from_when_the_provider_sent_it() {
+    let mut bench = limited(10, &[]);
+    let jobs = bench.normal(0..9);
+    assert_eq!(bench.look_and_send(jobs), ids(0..9));
+    bench.mono += 2 * HOUR;
+    bench.world.released = vec![Released {
+        lane: LANE,
+        recipient_hash: 4,
+        at: wall(bench.mono),
+        noted_at: wall(bench.mono),
+    }];
+    bench.show_world();
+    bench.mono += 23 * HOUR;
+    let jobs = bench.normal(20..40);
+    assert_eq!(
+        bench.look_and_send(jobs).len(),
+        8,
+        "one of them counts still"
+    );
 }
