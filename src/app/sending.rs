@@ -21,6 +21,7 @@ use crate::{
         leasing::{self, Leasing},
         moving::Moving,
         ringing,
+        showing::Showing,
         worker::Settings,
         world::World,
     },
@@ -61,11 +62,24 @@ pub(super) fn start(
     let changed = Arc::new(Notify::new());
     let (shown, world) = watch::channel(Arc::default());
     start_knowing(service, shared, &crew, &config, &changed, shown)?;
+    let (full, blocked) = watch::channel(HashSet::new());
+    let showing = Showing {
+        store: shared.store.clone(),
+        crew: crew.clone(),
+        world: world.clone(),
+        blocked: full,
+        meters: shared.meters.dispatch.clone(),
+    };
+    service.spawn(
+        "limits",
+        Phase::Drain,
+        without_fail(showing.run(stop.drain.clone())),
+    );
     let moving = Moving {
         store: shared.store.clone(),
         instance: instance.id().to_owned(),
         world,
-        blocked: watch::channel(HashSet::new()).1,
+        blocked,
         changed: Arc::clone(&changed),
         meters: shared.meters.dispatch.clone(),
     };

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     clock,
     metrics::Metrics,
-    store::{Store, facts, sample::Sampler, upkeep},
+    store::{Store, facts, ledger, sample::Sampler, upkeep},
 };
 
 /// An expired job is told within this.
@@ -22,6 +22,8 @@ const EXPIRE_BATCH: i64 = 1_000;
 const PARTITIONS_EVERY: Duration = Duration::from_secs(3600);
 /// A pause that is over does not hold any more; its row is only in the way.
 const PAUSES_EVERY: Duration = Duration::from_secs(60);
+/// Held messages that were sent are remembered for a day.
+const RELEASED_EVERY: Duration = Duration::from_secs(600);
 /// How fresh gauges are. Counting reads the whole queue, so after a long count it rests for much longer.
 const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 const SAMPLE_REST: u32 = 20;
@@ -49,6 +51,10 @@ pub(super) async fn run(store: Store, stop: CancellationToken) -> anyhow::Result
         let store = store.clone();
         async move { facts::expire_pauses(store.pool()).await.map(drop) }
     };
+    let forgetting = || {
+        let store = store.clone();
+        async move { ledger::forget_released(store.pool()).await.map(drop) }
+    };
     tokio::join!(
         each(
             EXPIRE_EVERY,
@@ -67,6 +73,12 @@ pub(super) async fn run(store: Store, stop: CancellationToken) -> anyhow::Result
             &stop,
             "pauses that are over could not be cleared away",
             clearing
+        ),
+        each(
+            RELEASED_EVERY,
+            &stop,
+            "what no longer counts against a messaging limit could not be cleared away",
+            forgetting
         ),
     );
     Ok(())

@@ -134,18 +134,8 @@ impl Config {
     /// Keys of the contract whose part of the daemon is not built yet. Nobody should believe in a limit that nobody keeps.
     fn warn_of_what_does_nothing_yet(&self, findings: &mut Findings) {
         let default = Self::default();
-        let (limits, assumed) = (&self.limits, &default.limits);
-        let counting = (limits.headroom, limits.urgent_reserve, limits.elsewhere);
-        let assumed_counting = (assumed.headroom, assumed.urgent_reserve, assumed.elsewhere);
-        let pair = (limits.pair_burst, limits.pair_refill_s);
-        let assumed_pair = (assumed.pair_burst, assumed.pair_refill_s);
         let is_unlimited = |producer: &Producer| producer.max_queued.is_none();
         for (key, is_default) in [
-            (
-                "limits.headroom, urgent_reserve, elsewhere",
-                counting == assumed_counting,
-            ),
-            ("limits.pair_burst, pair_refill_s", pair == assumed_pair),
             (
                 "pacing.bulk_floor",
                 self.pacing.bulk_floor == default.pacing.bulk_floor,

@@ -9,7 +9,7 @@ use super::{
     event::{Event, Learned},
     meters::Meters,
     shell::{Pulse, Shell, boot_time},
-    worker::{Load, Settings, Worker},
+    worker::{Load, Report, Settings, Worker},
 };
 use crate::{
     channel::whatsapp::{Client, Endpoint},
@@ -103,6 +103,20 @@ impl Crew {
                 unsettled: sum.unsettled + load.unsettled,
                 oldest_open: sum.oldest_open.into_iter().chain(load.oldest_open).min(),
             })
+    }
+
+    /// What holds them back together. A pool is counted by one of them.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        self.seats.iter().map(|(_, pulse)| pulse.report()).fold(
+            Report::default(),
+            |mut sum, report| {
+                sum.rooms.extend(report.rooms);
+                sum.posted += report.posted;
+                sum.allowed += report.allowed;
+                sum
+            },
+        )
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::{DateTime, Utc};
 use secrecy::SecretString;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
@@ -19,6 +20,7 @@ use super::{
 };
 use crate::{
     channel::whatsapp::{Client, Sender},
+    clock,
     rules::{
         breaker::{Stop, Target},
         job::{Lane, Priority, TemplateName},
@@ -30,6 +32,7 @@ use crate::{
     store::{
         Store,
         facts::{self, Facts, NumberFact, PauseFact, Scope, TemplateFact},
+        ledger,
         look::Holds,
     },
 };
@@ -86,7 +89,7 @@ pub struct Knowing {
 impl Knowing {
     /// Reads and tells until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut picture = Picture::default();
+        let mut picture = Picture::new(clock::now());
         while !stop.is_cancelled() {
             match self.read(&mut picture).await {
                 Ok(()) => {}
@@ -104,12 +107,17 @@ impl Knowing {
     }
 
     async fn read(&mut self, picture: &mut Picture) -> Result<(), sqlx::Error> {
-        // Facts first: a number that was just synced must not be seen before its templates, or its jobs would be refused
-        // for having none.
-        let facts = facts::load(self.store.pool()).await?;
-        picture.learn(facts::templates_since(self.store.pool(), picture.revision).await?);
+        let pool = self.store.pool();
+        let (facts, templates) = facts::load_with_templates(pool, picture.revision).await?;
+        let released = ledger::released_since(pool, picture.released_to).await?;
+        picture.learn(templates);
+        let latest = released.last().map(|last| last.noted_at);
+        picture.released_to = latest.unwrap_or_default().max(picture.released_to);
         let guide = self.guide.borrow_and_update().clone();
-        let world = Arc::new(picture.world(facts, &guide, &self.client));
+        let world = Arc::new(World {
+            released,
+            ..picture.world(facts, &guide, &self.client)
+        });
         self.crew.tell(|| Event::World(Arc::clone(&world)));
         self.shown.send_replace(world);
         Ok(())
@@ -117,14 +125,24 @@ impl Knowing {
 }
 
 /// What is remembered between two readings.
-#[derive(Default)]
 struct Picture {
     revision: i64,
+    /// Held messages that were sent are known up to here. What was noted before the start is in the ledgers already.
+    released_to: DateTime<Utc>,
     templates: HashMap<String, HashMap<TemplateName, Arc<Template>>>,
     senders: HashMap<String, Arc<Sender>>,
 }
 
 impl Picture {
+    fn new(now: DateTime<Utc>) -> Self {
+        Self {
+            revision: 0,
+            released_to: now,
+            templates: HashMap::new(),
+            senders: HashMap::new(),
+        }
+    }
+
     fn learn(&mut self, templates: Vec<TemplateFact>) {
         for fact in templates {
             self.revision = self.revision.max(fact.revision);
@@ -172,6 +190,7 @@ impl Picture {
             stops: stops(&facts),
             kinds: facts.kinds,
             templates: self.templates.clone(),
+            released: Vec::new(),
         }
     }
 

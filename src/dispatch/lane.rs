@@ -179,6 +179,8 @@ pub struct LaneState {
     pub hold_until: Duration,
     /// How much of its rate it uses.
     pub tempo: Tempo,
+    /// Messages since the worker last reported.
+    pub posted: u32,
     /// Whether it waits in the heap of due lanes.
     pub scheduled: bool,
 }
@@ -201,6 +203,7 @@ impl LaneState {
             slot_turns: Turns::default(),
             reading: std::array::from_fn(|_| Reading::new(now)),
             hold_until: Duration::ZERO,
+            posted: 0,
             scheduled: false,
         }
     }
@@ -298,6 +301,16 @@ impl LaneState {
         let ids = jobs.map(|job| job.id).collect();
         self.reading.iter_mut().for_each(Reading::reset);
         ids
+    }
+
+    /// Takes out a job that has no attempt; whether it was there.
+    pub fn take_waiting(&mut self, priority: Priority, id: JobId) -> bool {
+        // They are mostly asked for in the order in which they stand.
+        let take = |jobs: &mut VecDeque<Prepared>| {
+            let place = jobs.iter().position(|job| job.id == id);
+            place.and_then(|place| jobs.remove(place)).is_some()
+        };
+        take(&mut self.parked[priority as usize]) || take(&mut self.buffered[priority as usize])
     }
 
     /// The priority whose job takes the next slot.

@@ -25,6 +25,9 @@ const WINDOW_MARGIN: Duration = Duration::from_secs(60);
 /// Between the attempt and its slot some seconds may pass: a window must be open for so much longer to be relied on.
 const ATTEMPT_MARGIN: Duration = Duration::from_secs(15);
 
+/// Room that returns within so much of each other is told as one.
+const TOGETHER: Duration = Duration::from_secs(60);
+
 /// In which epoch each lane of a pool is held: when anything of it changes, somebody else may have posted.
 pub type Standing = BTreeMap<Lane, (i16, i64)>;
 
@@ -54,6 +57,10 @@ pub struct PoolRoom {
     pub urgent_room: usize,
     /// Until room returns, if any is taken.
     pub returns_in: Option<Duration>,
+    /// How much returns then, or within the minute after.
+    pub returns: usize,
+    /// Whether normal and bulk jobs found no room since this was last asked, or would find none now.
+    pub is_short: bool,
 }
 
 /// The limits of one worker.
@@ -71,6 +78,8 @@ struct Pool {
     ledger: Ledger,
     standing: Standing,
     counting: Counting,
+    /// Whether a normal or bulk job found no room since somebody last asked how much there is.
+    refused: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +121,7 @@ impl Limits {
                     ledger: Ledger::new(facts.limit),
                     standing,
                     counting: Counting::Open,
+                    refused: false,
                 });
             if pool.ledger.limit() != facts.limit {
                 pool.ledger.set_limit(facts.limit);
@@ -187,6 +197,7 @@ impl Limits {
             && let Some(pool) = pool.and_then(|pool| self.pools.get_mut(&pool.name))
         {
             if let Answer::Full { until } = pool.ledger.ask(job.recipient_hash, job.priority, at) {
+                pool.refused |= job.priority != Priority::Urgent;
                 return Admission::NoRoom(until);
             }
             pool.ledger.promise(job.recipient_hash);
@@ -267,7 +278,7 @@ impl Limits {
         std::mem::take(&mut self.room_returned)
     }
 
-    /// How much room every counted pool has.
+    /// How much room every counted pool with a limit has.
     pub fn rooms(&mut self, now: Now) -> Vec<PoolRoom> {
         let at = Moment::from(now.mono);
         let counted = self
@@ -276,14 +287,19 @@ impl Limits {
             .filter(|(_, pool)| pool.counting == Counting::Done);
         counted
             .filter_map(|(name, pool)| {
+                let refused = std::mem::take(&mut pool.refused);
                 let ledger = &mut pool.ledger;
+                let room = ledger.room(Priority::Normal, at)?;
+                let returns_at = ledger.next_return(at);
                 Some(PoolRoom {
                     pool: Arc::clone(name),
                     limit: ledger.limit().recipients?,
                     used: ledger.used(at),
-                    room: ledger.room(Priority::Normal, at)?,
+                    room,
                     urgent_room: ledger.room(Priority::Urgent, at)?,
-                    returns_in: ledger.next_return(at).map(|returns| returns.since(at)),
+                    returns_in: returns_at.map(|returns| returns.since(at)),
+                    returns: returns_at.map_or(0, |then| ledger.returning_by(then + TOGETHER, at)),
+                    is_short: refused || room == 0,
                 })
             })
             .collect()

@@ -3,10 +3,11 @@
 use std::{borrow::Cow, time::Duration};
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts,
+    Registry,
 };
 
-use super::outbox::Batch;
+use super::{limits::PoolRoom, outbox::Batch, worker::Report};
 use crate::rules::{
     job::{Priority, State},
     outcome::{Answer, judge, row_of},
@@ -27,7 +28,14 @@ pub struct Meters {
     pub database: HistogramVec,
     /// `postrider_jobs_moved_total`: jobs that went over to another number of their sender pool.
     pub moved: IntCounter,
+    /// `postrider_messaging_limit_remaining{pool}`: new recipients for normal and bulk jobs.
+    pub room: IntGaugeVec,
+    /// `postrider_pacing_utilisation_ratio`: posts by what the rates allow, of numbers that have more to send.
+    pub utilisation: Gauge,
 }
+
+/// Pools shown at most: where each number has its own limit, there may be thousands.
+const POOLS_SHOWN: usize = 100;
 
 impl Default for Meters {
     fn default() -> Self {
@@ -86,6 +94,19 @@ impl Default for Meters {
                 "Jobs that went over to another number because theirs could not send",
             )
             .expect("a valid name"),
+            room: IntGaugeVec::new(
+                Opts::new(
+                    "postrider_messaging_limit_remaining",
+                    "New recipients that normal and bulk jobs may have now, where fewest are left",
+                ),
+                &["pool"],
+            )
+            .expect("valid names"),
+            utilisation: Gauge::new(
+                "postrider_pacing_utilisation_ratio",
+                "Posts by what the rates in force allow, of numbers that have more to send",
+            )
+            .expect("a valid name"),
         }
     }
 }
@@ -101,7 +122,9 @@ impl Meters {
         registry.register(Box::new(self.request.clone()))?;
         registry.register(Box::new(self.responses.clone()))?;
         registry.register(Box::new(self.database.clone()))?;
-        registry.register(Box::new(self.moved.clone()))
+        registry.register(Box::new(self.moved.clone()))?;
+        registry.register(Box::new(self.room.clone()))?;
+        registry.register(Box::new(self.utilisation.clone()))
     }
 
     /// An answer came, or did not.
@@ -135,6 +158,22 @@ impl Meters {
                 .with_label_values(&[&*dead.tags.kind, dead.state.as_str(), dead.reason.as_str()])
                 .inc();
         }
+    }
+
+    /// What holds the workers back now.
+    pub fn report(&self, report: &Report) {
+        let mut rooms: Vec<&PoolRoom> = report.rooms.iter().collect();
+        rooms.sort_unstable_by_key(|room| room.room);
+        self.room.reset();
+        for room in rooms.into_iter().take(POOLS_SHOWN) {
+            let left = i64::try_from(room.room).unwrap_or(i64::MAX);
+            self.room.with_label_values(&[&*room.pool]).set(left);
+        }
+        let ratio = match report.allowed {
+            allowed if allowed > 0.0 => f64::from(report.posted) / allowed,
+            _ => 0.0,
+        };
+        self.utilisation.set(ratio);
     }
 
     /// Series that alerts ask for are there from the start, not from the first event on.

@@ -9,7 +9,7 @@
 //! may send for, [`knowing`] the facts about numbers, kinds and templates, [`ringing`] that an urgent job was committed.
 //!
 //! Two more write: [`applying`] what answers mean beyond their job, [`moving`] jobs over to another number of their pool when
-//! theirs cannot send.
+//! theirs cannot send. And [`showing`] tells everybody what is left of the messaging limits.
 //!
 //! What this does not promise: an order between two jobs (the provider keeps none either), or that a job whose request was
 //! not answered is sent again at once (it may have been taken; see `docs/STATES.md`).
@@ -27,5 +27,6 @@ pub mod outbox;
 pub mod ringing;
 pub mod settlement;
 pub mod shell;
+pub mod showing;
 pub mod worker;
 pub mod world;

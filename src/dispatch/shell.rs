@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -20,7 +20,7 @@ use super::{
     event::{Action, Event, Learned, Now},
     meters::Meters,
     outbox::Batch,
-    worker::{Load, Worker},
+    worker::{Load, Report, Worker},
 };
 use crate::{
     channel::whatsapp::{Client, Sender, request},
@@ -37,6 +37,8 @@ const SETTLE_MAX: Duration = Duration::from_secs(30);
 const EVENTS_PER_TURN: usize = 512;
 /// How often the worker's load is published.
 const PUBLISH_EVERY: Duration = Duration::from_millis(500);
+/// How often what holds it back is: that passes over everybody who counts against a limit.
+const REPORT_EVERY: Duration = Duration::from_secs(2);
 
 /// What a worker has to work with.
 pub struct Shell {
@@ -64,6 +66,8 @@ pub struct Pulse {
     in_flight: AtomicI64,
     buffered: AtomicI64,
     unsettled: AtomicI64,
+    /// Locked for as long as it takes to move it in or copy it out.
+    report: Mutex<Report>,
 }
 
 impl Pulse {
@@ -86,6 +90,17 @@ impl Pulse {
                 .then(|| chrono::DateTime::from_timestamp_micros(oldest))
                 .flatten(),
         }
+    }
+
+    /// What held the worker back when it last said so.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+        report.clone()
+    }
+
+    fn publish_report(&self, report: Report) {
+        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = report;
     }
 
     fn publish(&self, load: &Load) {
@@ -131,7 +146,7 @@ impl Shell {
         let shell = Arc::new(self);
         let mut happened = Vec::with_capacity(EVENTS_PER_TURN);
         let mut actions = Vec::new();
-        let mut publish_at = Duration::ZERO;
+        let (mut publish_at, mut report_at) = (Duration::ZERO, Duration::ZERO);
         loop {
             let wake_at = shell.start + worker.wake_at(shell.start.elapsed());
             tokio::select! {
@@ -158,6 +173,10 @@ impl Shell {
             if now.mono >= publish_at {
                 publish_at = now.mono + PUBLISH_EVERY;
                 shell.pulse.publish(&worker.load());
+            }
+            if now.mono >= report_at {
+                report_at = now.mono + REPORT_EVERY;
+                shell.pulse.publish_report(worker.report(now));
             }
         }
     }

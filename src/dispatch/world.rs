@@ -14,7 +14,7 @@ use crate::{
         template::{Standing, Template, Whitespace},
         tier::Limit,
     },
-    store::{facts::KindFact, look::Holds},
+    store::{facts::KindFact, ledger::Released, look::Holds},
 };
 
 /// Facts about numbers, kinds and templates.
@@ -38,6 +38,8 @@ pub struct World {
     pub templates: HashMap<String, HashMap<TemplateName, Arc<Template>>>,
     /// What a person or the provider's answer paused, beside numbers and templates whose own status says so.
     pub paused: Holds,
+    /// Held messages that the provider has sent of late; each comes more than once.
+    pub released: Vec<Released>,
 }
 
 /// A number, as its lane needs it.

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use sqlx::{PgConnection, PgPool, postgres::types::PgInterval};
+use sqlx::{PgConnection, PgExecutor, PgPool, postgres::types::PgInterval};
 
 use crate::rules::job::{Kind, Lane, Priority};
 
@@ -128,18 +128,40 @@ pub struct TemplateFact {
 /// # Errors
 /// When the database does not answer.
 pub async fn load(pool: &PgPool) -> Result<Facts, sqlx::Error> {
-    let mut snapshot = pool
-        .begin_with("begin isolation level repeatable read, read only")
-        .await?;
+    let mut snapshot = pool.begin_with(SNAPSHOT).await?;
+    let facts = load_in(&mut snapshot).await?;
+    snapshot.commit().await?;
+    Ok(facts)
+}
+
+/// Reads all facts, and of the templates those that changed after `revision`, as of one moment: what a template became is
+/// not seen without the pause that came with it, nor a number without its templates.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn load_with_templates(
+    pool: &PgPool,
+    revision: i64,
+) -> Result<(Facts, Vec<TemplateFact>), sqlx::Error> {
+    let mut snapshot = pool.begin_with(SNAPSHOT).await?;
+    let facts = load_in(&mut snapshot).await?;
+    let templates = templates_since(&mut *snapshot, revision).await?;
+    snapshot.commit().await?;
+    Ok((facts, templates))
+}
+
+/// All statements see the same.
+const SNAPSHOT: &str = "begin isolation level repeatable read, read only";
+
+async fn load_in(snapshot: &mut PgConnection) -> Result<Facts, sqlx::Error> {
     let numbers = sqlx::query_file_as!(NumberFact, "src/store/facts_numbers.sql")
         .fetch_all(&mut *snapshot)
         .await?;
-    let kinds = kinds(&mut snapshot).await?;
-    let pauses = pauses::load(&mut snapshot).await?;
+    let kinds = kinds(&mut *snapshot).await?;
+    let pauses = pauses::load(&mut *snapshot).await?;
     let settings = sqlx::query!("select name, value from postrider.setting")
         .fetch_all(&mut *snapshot)
         .await?;
-    snapshot.commit().await?;
     let settings = Settings(
         settings
             .into_iter()
@@ -190,7 +212,7 @@ async fn kinds(connection: &mut PgConnection) -> Result<HashMap<Arc<str>, KindFa
 /// # Errors
 /// When the database does not answer.
 pub async fn templates_since(
-    pool: &PgPool,
+    database: impl PgExecutor<'_>,
     revision: i64,
 ) -> Result<Vec<TemplateFact>, sqlx::Error> {
     sqlx::query_as!(
@@ -199,7 +221,7 @@ pub async fn templates_since(
          from postrider.template where revision > $1 order by revision",
         revision
     )
-    .fetch_all(pool)
+    .fetch_all(database)
     .await
 }
 

@@ -1,4 +1,4 @@
-//! What the ledger of a pool is rebuilt from.
+//! What the ledger of a pool is rebuilt from, and what it has to know of beside its own posts.
 
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
@@ -6,7 +6,7 @@ use sqlx::PgPool;
 use crate::rules::job::Lane;
 
 /// Who counts against the messaging limit of the pool of these lanes, by keyed hash, with the time of their last counted
-/// attempt. `whole_portfolio`: the limit is the portfolio's, and numbers that are no longer configured count too.
+/// attempt or, where the provider held a message, of its sending. `whole_portfolio`: the limit is the portfolio's, and numbers that are no longer configured count too.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -20,4 +20,43 @@ pub async fn posts(
         .fetch_all(pool)
         .await?;
     Ok(rows.into_iter().map(|row| (row.person, row.at)).collect())
+}
+
+/// A message that the provider held and has sent now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Released {
+    /// The number that it goes out from.
+    pub lane: Lane,
+    /// Keyed hash of the person.
+    pub recipient_hash: i64,
+    /// When it was sent, by the provider's clock.
+    pub at: DateTime<Utc>,
+    /// When we were told.
+    pub noted_at: DateTime<Utc>,
+}
+
+/// The held messages of which we were told since then that they are sent, in the order in which we were told. Those of the
+/// half minute before come again, because one that is committed late was noted before.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn released_since(
+    pool: &PgPool,
+    since: DateTime<Utc>,
+) -> Result<Vec<Released>, sqlx::Error> {
+    sqlx::query_file_as!(Released, "src/store/released_since.sql", since)
+        .fetch_all(pool)
+        .await
+}
+
+/// Deletes what no ledger needs any more; returns how many.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn forget_released(pool: &PgPool) -> Result<u64, sqlx::Error> {
+    let deleted =
+        sqlx::query!("delete from postrider.released where noted_at < now() - interval '25 hours'")
+            .execute(pool)
+            .await?;
+    Ok(deleted.rows_affected())
 }

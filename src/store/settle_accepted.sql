@@ -13,13 +13,13 @@ with outcome as (
 )
 insert into postrider.message (
   day, job, attempt, lane, priority, state, kind, recipient, recipient_key, template, language, content, sender, producer,
-  reference, batch, labels, tries, spent, provider_id, enqueued_at, accepted_at)
+  reference, batch, labels, tries, spent, provider_id, enqueued_at, accepted_at, was_held)
 select
   gone.day, gone.id, gone.attempt, gone.lane, gone.priority, case when gone.held then 'held' else 'accepted' end,
   gone.kind, gone.recipient, gone.recipient_key, gone.template, gone.language,
   case when kind.keep_parameters = 'yes' then gone.content end,
   gone.sender, gone.producer, gone.reference, gone.batch, gone.labels, gone.tries + 1, gone.spent, gone.provider_id,
-  gone.enqueued_at, gone.at
+  gone.enqueued_at, gone.at, gone.held
 from gone
 left join postrider.kind on kind.name = gone.kind
 on conflict (day, job) do nothing

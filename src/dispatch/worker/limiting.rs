@@ -10,12 +10,12 @@ use super::{
         outbox::{Outbox, Settlement},
         world::{LaneFacts, PoolFacts},
     },
-    Worker,
+    Known, Worker,
 };
 use crate::{
     rules::{
         breaker::{Breakers, May, Path},
-        job::{Lane, WaitReason},
+        job::{JobId, Lane, WaitReason},
     },
     store::settle::Deferred,
 };
@@ -47,6 +47,17 @@ impl Worker {
         self.limits.stand(pools.into_values().filter(is_held));
     }
 
+    /// Held messages that were sent count from then on, in the ledgers that are here.
+    pub(super) fn renew_released(&mut self, now: Now) {
+        for released in &self.world.released {
+            let facts = self.world.lanes.get(&released.lane);
+            if let Some(pool) = facts.and_then(|facts| facts.pool.as_ref()) {
+                let (person, at) = (released.recipient_hash, released.at);
+                self.limits.renew(pool, person, at, now);
+            }
+        }
+    }
+
     /// Asks what was posted before through pools that are new here.
     pub(super) fn count(&mut self, actions: &mut Vec<Action>) {
         let open = self.limits.to_count();
@@ -55,6 +66,23 @@ impl Worker {
             lanes,
             whole_portfolio: !self.world.limit_per_number,
         }));
+    }
+
+    /// The job was seen on `now_on`. If memory has it on another lane, waiting there for room, it was moved since: it is
+    /// forgotten there, and this tells so. What has an attempt is not moved.
+    pub(super) fn let_go(&mut self, id: JobId, now_on: Lane) -> bool {
+        let before = self.known.get(&id).filter(|known| known.lane != now_on);
+        let Some(Known { lane, priority, .. }) = before.copied() else {
+            return false;
+        };
+        let Some(state) = self.lanes.get_mut(&lane) else {
+            return false;
+        };
+        let is_gone = state.take_waiting(priority, id);
+        if is_gone {
+            self.forget(id);
+        }
+        is_gone
     }
 
     /// Jobs that waited for room ask again when some may be there.

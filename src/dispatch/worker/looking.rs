@@ -232,9 +232,12 @@ impl Worker {
         if reads_on {
             state.reading[priority as usize].read_to((job.due_at, job.id));
         }
-        if self.known.contains_key(&job.id) {
+        if self.known.contains_key(&job.id) && !self.let_go(job.id, lane) {
             return;
         }
+        let Some(state) = self.lanes.get_mut(&lane) else {
+            return;
+        };
         let Some(kind) = self.world.kinds.get(&job.kind) else {
             return;
         };

@@ -66,6 +66,17 @@ pub struct Load {
     pub oldest_open: Option<DateTime<Utc>>,
 }
 
+/// What a worker tells now and then of what holds it back, since it last did.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Report {
+    /// The pools that it counts for.
+    pub rooms: Vec<PoolRoom>,
+    /// Messages of numbers that have more to send.
+    pub posted: u32,
+    /// How many those numbers were allowed, by the rates in force now.
+    pub allowed: f64,
+}
+
 /// Sends for its share of the shards.
 #[derive(Debug)]
 pub struct Worker {
@@ -94,6 +105,7 @@ pub struct Worker {
     waiting_lanes: HashSet<Lane>,
     /// Of those, lanes with urgent ones.
     urgent_lanes: HashSet<Lane>,
+    reported_at: Duration,
     draining: bool,
     finished: bool,
 }
@@ -139,6 +151,7 @@ impl Worker {
             has_closed: false,
             waiting_lanes: HashSet::new(),
             urgent_lanes: HashSet::new(),
+            reported_at: Duration::ZERO,
             draining: false,
             finished: false,
         }
@@ -221,9 +234,23 @@ impl Worker {
         .unwrap_or(now)
     }
 
-    /// How much room the pools have for which it counts.
-    pub fn rooms(&mut self, now: Now) -> Vec<PoolRoom> {
-        self.limits.rooms(now)
+    /// What holds it back, since this was last asked.
+    pub fn report(&mut self, now: Now) -> Report {
+        let took = now.mono.saturating_sub(self.reported_at).as_secs_f64();
+        self.reported_at = now.mono;
+        let mut report = Report {
+            rooms: self.limits.rooms(now),
+            ..Report::default()
+        };
+        for state in self.lanes.values_mut() {
+            let posted = std::mem::take(&mut state.posted);
+            // Others were held back by having nothing to send.
+            if state.waiting() + state.in_pipeline() > 0 {
+                report.posted += posted;
+                report.allowed += state.tempo.rate().per_second() * took;
+            }
+        }
+        report
     }
 
     /// What it is doing.

@@ -43,6 +43,7 @@ impl Worker {
         self.breakers
             .seen(self.world.stops.iter().cloned(), now.wall);
         self.stand(now);
+        self.renew_released(now);
         self.relinquish_where_stopped(now);
         if !before.include(&self.holds) {
             let lanes: Vec<Lane> = self.lanes.keys().copied().collect();

@@ -170,6 +170,7 @@ impl Bench {
             kinds: self.world.kinds.clone(),
             templates: self.world.templates.clone(),
             paused: self.world.paused.clone(),
+            released: self.world.released.clone(),
             ..World::default()
         };
         self.tell(Event::World(Arc::new(world)))

@@ -91,13 +91,14 @@ impl Row {
             .ends_as(reason)
     }
 
-    /// It is not about the job: that waits at no cost, for what is stopped or slowed.
+    /// It is not about the job: that costs it nothing. Its own wait is short, because what is stopped or slowed holds it
+    /// anyway, and may be let go sooner than expected: a template is approved again by webhook, a person resumes a number.
     const fn hold(self, effect: Effect) -> Self {
         let wait = match effect {
             Effect::SlowAccount { for_ } => Some(for_),
-            Effect::PauseNumber { for_ }
-            | Effect::PauseAccount { for_ }
-            | Effect::PauseTemplate { for_ } => for_,
+            Effect::PauseNumber { for_: Some(_) }
+            | Effect::PauseAccount { for_: Some(_) }
+            | Effect::PauseTemplate { for_: Some(_) } => Some(HELD_WAIT),
             _ => None,
         };
         self.then(Outcome::Retry { spends: false })
@@ -130,6 +131,9 @@ const fn code(code: i32, class: &'static str) -> Row {
 const fn minutes(n: u64) -> Duration {
     Duration::from_secs(n * 60)
 }
+
+/// Long enough that whoever reads the queue next knows what is held.
+const HELD_WAIT: Duration = Duration::from_secs(1);
 
 const STOP_ACCOUNT: Effect = Effect::PauseAccount { for_: None };
 const STOP_NUMBER: Effect = Effect::PauseNumber { for_: None };

@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     dispatch::world::PoolFacts,
     rules::{template::Template, tier::Limit},
+    store::ledger::Released,
 };
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -44,6 +45,25 @@ impl Bench {
         let templates = self.world.templates.entry("waba".into()).or_default();
         templates.insert(greeting(), Arc::new(template));
         self.show_world()
+    }
+
+    fn set_limit_of(&mut self, name: &str, recipients: u32) {
+        for facts in self.world.lanes.values_mut() {
+            let pool = facts.pool.as_mut().filter(|pool| &*pool.name == name);
+            if let Some(pool) = pool {
+                pool.limit.recipients = Some(recipients);
+            }
+        }
+        let now = self.now();
+        // The world alone, without the turn in which jobs take the new room.
+        let world = World {
+            lanes: self.world.lanes.clone(),
+            kinds: self.world.kinds.clone(),
+            templates: self.world.templates.clone(),
+            ..World::default()
+        };
+        let event = Event::World(Arc::new(world));
+        self.worker.note(event, now, &mut Vec::new());
     }
 
     /// A template message to somebody who has no open service window.
@@ -254,5 +274,121 @@ fn the_forty_sixth_message_to_a_person_is_put_off_and_those_to_others_go() {
         put_off
             .iter()
             .all(|job| job.reason == WaitReason::PairRateLimited)
+    );
+}
+
+/// The other lane in a portfolio of its own, where nobody counts.
+fn two_portfolios(recipients: u32) -> Bench {
+    let mut bench = limited(recipients, &[]);
+    for (lane, name) in [(LANE, "portfolio"), (OTHER, "other portfolio")] {
+        let facts = bench.world.lanes.get_mut(&lane).expect("a lane");
+        facts.pool.as_mut().expect("a pool").name = name.into();
+    }
+    bench.show_world();
+    for (lane, name) in [(LANE, "portfolio"), (OTHER, "other portfolio")] {
+        bench.tell(Event::Counted {
+            pool: name.into(),
+            lanes: vec![lane],
+            posts: Some(Vec::new()),
+        });
+    }
+    bench
+}
+
+#[test]
+fn a_job_that_waits_for_room_goes_out_by_the_number_that_it_was_moved_to() {
+    let mut bench = two_portfolios(10);
+    let jobs = bench.normal(0..12);
+    assert_eq!(bench.look_and_send(jobs), ids(0..9));
+    let moved: Vec<Seen> = (9..12)
+        .map(|id| bench.greeting(id, OTHER, Priority::Normal, id))
+        .collect();
+    assert_eq!(bench.look_and_send(moved), ids(9..12));
+    bench.mono += 25 * HOUR;
+    assert_eq!(
+        bench.look_and_send(Vec::new()),
+        ids(0..0),
+        "the first number no longer has them"
+    );
+}
+
+#[test]
+fn a_job_on_the_wire_is_not_taken_over_by_another_lane() {
+    let mut bench = two_portfolios(10);
+    let jobs = bench.normal(0..1);
+    assert_eq!(bench.look_and_send(jobs), [0]);
+    let moved = vec![bench.greeting(0, OTHER, Priority::Normal, 0)];
+    assert_eq!(bench.look_and_send(moved), ids(0..0));
+}
+
+#[test]
+fn a_report_tells_how_much_room_is_left_and_whether_jobs_lack_it() {
+    let mut bench = two_portfolios(10);
+    let jobs = bench.normal(0..6);
+    bench.look_and_send(jobs);
+    let rooms = |bench: &mut Bench| {
+        let now = bench.now();
+        let mut rooms = bench.worker.report(now).rooms;
+        rooms.sort_by_key(|room| room.room);
+        let told = rooms.iter().map(|it| (it.used, it.room, it.is_short));
+        told.collect::<Vec<_>>()
+    };
+    assert_eq!(rooms(&mut bench), [(6, 3, false), (0, 9, false)]);
+    let jobs = bench.normal(6..12);
+    bench.look_and_send(jobs);
+    assert_eq!(rooms(&mut bench), [(9, 0, true), (0, 9, false)]);
+    bench.mono += 24 * HOUR + Duration::from_secs(301);
+    bench.wait(Duration::ZERO);
+    assert_eq!(rooms(&mut bench), [(0, 9, false), (0, 9, false)]);
+}
+
+#[test]
+fn a_pool_in_which_jobs_were_refused_is_short_though_some_room_came_back_since() {
+    let mut bench = two_portfolios(10);
+    let jobs = bench.normal(0..20);
+    bench.look_and_send(jobs);
+    bench.set_limit_of("portfolio", 12);
+    let now = bench.now();
+    let rooms = bench.worker.report(now).rooms;
+    let portfolio = rooms.iter().find(|it| &*it.pool == "portfolio");
+    let portfolio = portfolio.expect("the pool");
+    assert!(portfolio.room > 0 && portfolio.is_short, "{portfolio:?}");
+}
+
+#[test]
+fn the_report_measures_numbers_that_have_more_to_send_against_their_rates() {
+    let mut bench = Bench::new(10.0);
+    let jobs = (0..1_000).map(|id| bench.seen(id, LANE, Priority::Normal));
+    let jobs: Vec<Seen> = jobs.collect();
+    let now = bench.now();
+    bench.worker.report(now);
+    let actions = bench.look(jobs);
+    bench.permit_all(&actions);
+    bench.send(500);
+    let now = bench.now();
+    let report = bench.worker.report(now);
+    let ratio = f64::from(report.posted) / report.allowed;
+    assert!((0.9..=1.05).contains(&ratio), "{report:?}");
+}
+
+#[test]
+fn a_held_message_counts_from_when_the_provider_sent_it() {
+    let mut bench = limited(10, &[]);
+    let jobs = bench.normal(0..9);
+    assert_eq!(bench.look_and_send(jobs), ids(0..9));
+    bench.mono += 2 * HOUR;
+    bench.world.released = vec![Released {
+        lane: LANE,
+        recipient_hash: 4,
+        at: wall(bench.mono),
+        noted_at: wall(bench.mono),
+    }];
+    bench.show_world();
+    bench.mono += 23 * HOUR;
+    let jobs = bench.normal(20..40);
+    assert_eq!(
+        bench.look_and_send(jobs).len(),
+        8,
+        "one of them counts still"
     );
 }
