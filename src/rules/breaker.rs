@@ -17,7 +17,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 
 use super::{
     job::{Lane, TemplateName},
@@ -248,7 +248,8 @@ impl Breaker {
             reason: reason.to_owned(),
             code,
             since,
-            until: lasts.map(|lasts| now + lasts),
+            // As Postgres keeps it: what is read back must not seem to end before what we wrote.
+            until: lasts.map(|lasts| (now + lasts).trunc_subsecs(6)),
         });
         true
     }
@@ -391,8 +392,12 @@ impl Breakers {
     /// Takes note of the pauses by the provider's word that stand written now, all of them.
     ///
     /// What is missing there was ended by a person, by a webhook or by another instance, unless its time is over (then it
-    /// waits for its probe) or we opened it just now.
-    pub fn seen(&mut self, written: impl IntoIterator<Item = (Target, Stop)>, now: DateTime<Utc>) {
+    /// waits for its probe) or we opened it just now. Returns whether anything was ended.
+    pub fn seen(
+        &mut self,
+        written: impl IntoIterator<Item = (Target, Stop)>,
+        now: DateTime<Utc>,
+    ) -> bool {
         let mut before = std::mem::take(&mut self.breakers);
         for (target, stop) in written {
             let mut known = before.remove(&target).unwrap_or_default();
@@ -404,11 +409,14 @@ impl Breakers {
             }
             self.breakers.insert(target, known);
         }
-        let stay = before.into_iter().filter(|(_, known)| {
+        let missing = before.len();
+        before.retain(|_, known| {
             known.is_being_written(now)
                 || known.breaker.stop().is_some_and(|stop| stop.is_over(now))
         });
-        self.breakers.extend(stay);
+        let has_ended = before.len() < missing;
+        self.breakers.extend(before);
+        has_ended
     }
 
     /// All that is not closed.

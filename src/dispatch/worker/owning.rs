@@ -40,8 +40,8 @@ impl Worker {
             }
         }
         self.limits.set_pair_allowance(self.world.pair, now);
-        self.breakers
-            .seen(self.world.stops.iter().cloned(), now.wall);
+        let stops = self.world.stops.iter().cloned();
+        self.has_closed |= self.breakers.seen(stops, now.wall);
         self.stand(now);
         self.renew_released(now);
         self.relinquish_where_stopped(now);

@@ -438,6 +438,26 @@ fn a_person_who_ends_a_pause_before_its_time_lets_everything_go() {
 }
 
 #[test]
+fn our_own_word_is_known_when_it_is_read_back_and_whoever_ends_it_then_lets_everything_go() {
+    let (way, mut breakers) = (Way::new(), Breakers::default());
+    let now = start() + Duration::from_nanos(123_456_789);
+    let opened = breakers.answered(way.path(), &error(132_015), "", Some(132_015), now);
+    let Opened { target, stop } = opened.unwrap();
+    // Postgres keeps microseconds.
+    let read = Stop {
+        since: stop.since.trunc_subsecs(6),
+        until: stop.until.map(|until| until.trunc_subsecs(6)),
+        ..stop
+    };
+    assert!(!breakers.seen([(target, read)], now + MINUTE / 60));
+    assert!(breakers.seen([], now + MINUTE / 30), "something ended");
+    assert_eq!(
+        breakers.may(way.path().targets(), now + MINUTE / 30),
+        May::Yes
+    );
+}
+
+#[test]
 fn while_one_tries_the_old_pause_changes_nothing_and_a_new_one_stops_all() {
     let (way, mut breakers) = (Way::new(), Breakers::default());
     let old = written(&way, Scope::Number, Some(60));

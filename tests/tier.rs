@@ -1,0 +1,263 @@
+//! The messaging limit and the pair limit are used to the full and never exceeded: the sandbox enforces both, and its book
+//! has no refusal.
+
+#![cfg(test)]
+
+mod common;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use common::{
+    eventually,
+    rig::{Rig, recipients},
+};
+use postrider::sandbox::{AtLimit, Setup};
+
+/// Of the portfolio; less 5 % headroom and a reserve of 10 % for urgent jobs.
+const LIMIT: u32 = 50;
+const FOR_URGENT: usize = 47;
+const FOR_ALL: usize = 42;
+
+const SHIPPED: &str = r#"{"body": {"name": "Ada", "order": "1042", "carrier": "DHL"}}"#;
+
+/// A sandbox that refuses whatever exceeds the limit, and sends for three numbers.
+async fn limited() -> Rig {
+    let mut setup = Setup::quick().numbers(3, 80);
+    setup.portfolios[0].messaging_limit = Some(LIMIT);
+    setup.at_messaging_limit = AtLimit::Refuse(131_048);
+    Rig::new(
+        setup,
+        "[pacing]\nmessages_per_second = 10\n[limits]\nheadroom = 0.05\nurgent_reserve = 0.10\n",
+    )
+    .await
+}
+
+/// One order for each of these.
+async fn orders(rig: &Rig, to: &[String], priority: &str) -> Vec<i64> {
+    sqlx::query_scalar(
+        "select postrider.enqueue(recipient, 'order_shipped', $2::jsonb, language => 'en_US', priority => $3)
+         from unnest($1::text[]) recipient",
+    )
+    .bind(to)
+    .bind(SHIPPED)
+    .bind(priority)
+    .fetch_all(rig.pool())
+    .await
+    .unwrap()
+}
+
+/// Every one of these people writes to every number.
+async fn open_windows(rig: &Rig, people: &[String]) {
+    let numbers: Vec<String> =
+        sqlx::query_scalar("select phone_number_id from postrider.number order by lane")
+            .fetch_all(rig.pool())
+            .await
+            .unwrap();
+    for person in people {
+        for number in &numbers {
+            rig.sandbox
+                .control()
+                .inbound_text(person, number, "Where is my parcel?")
+                .unwrap();
+        }
+    }
+    let expected = (people.len() * numbers.len()) as i64;
+    eventually("the windows to be known", || async {
+        let open: i64 = sqlx::query_scalar("select count(*) from postrider.service_window")
+            .fetch_one(rig.pool())
+            .await
+            .unwrap();
+        (open == expected).then_some(())
+    })
+    .await;
+}
+
+/// The jobs that wait, with the version of their rows: another one after any update.
+async fn waiting(rig: &Rig) -> BTreeMap<i64, String> {
+    sqlx::query_as(
+        "select id, xmin::text || ctid::text from postrider.queue where state = 'queued'",
+    )
+    .fetch_all(rig.pool())
+    .await
+    .unwrap()
+    .into_iter()
+    .collect()
+}
+
+/// Waits until nothing has arrived for some seconds.
+async fn standstill(rig: &Rig) {
+    eventually("a standstill", || async {
+        let before = rig.sandbox.ledger().len();
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        (rig.sandbox.ledger().len() == before).then_some(())
+    })
+    .await;
+}
+
+/// Who may have got a message that counts, by the sandbox's book; and who may have, as a kill left it open.
+async fn reached(rig: &Rig, in_window: &[String]) -> BTreeSet<String> {
+    let entries = rig.sandbox.ledger().entries();
+    let refused: Vec<_> = entries.iter().filter(|entry| !entry.accepted).collect();
+    assert!(refused.is_empty(), "{refused:?}");
+    let got = entries.into_iter().filter_map(|entry| entry.recipient);
+    let mut people: BTreeSet<String> = got
+        .map(|to| format!("+{}", to.trim_start_matches('+')))
+        .collect();
+    people.retain(|person| !in_window.contains(person));
+    assert!(people.len() <= LIMIT as usize, "{} people", people.len());
+    let open: Vec<String> = sqlx::query_scalar(
+        "select recipient from postrider.queue q
+         where exists (select from postrider.attempt a where a.lane = q.lane and a.job = q.id and a.counted)",
+    )
+    .fetch_all(rig.pool())
+    .await
+    .unwrap();
+    people.extend(open);
+    people
+}
+
+#[tokio::test]
+async fn a_portfolio_reaches_as_many_people_as_its_limit_allows_and_no_more_though_the_daemon_is_killed()
+ {
+    let rig = limited().await;
+    let people = recipients(140);
+    rig.opt_in(&people).await;
+    let in_window = &people[..20];
+    {
+        let daemon = rig.daemon().await;
+        open_windows(&rig, in_window).await;
+        daemon.terminate().await;
+    }
+    // 120 people, 20 of whom have written to us; 60 get a second message, and 20 an urgent one.
+    let mut expected: HashMap<i64, &String> = HashMap::new();
+    for (to, priority) in [
+        (&people[..100], "normal"),
+        (&people[..60], "normal"),
+        (&people[100..120], "urgent"),
+        (&people[..20], "bulk"),
+    ] {
+        expected.extend(orders(&rig, to, priority).await.into_iter().zip(to));
+    }
+
+    let daemon = rig.daemon().await;
+    rig.sandbox.ledger().until_accepted(30).await;
+    daemon.kill();
+    let _daemon = rig.daemon().await;
+    standstill(&rig).await;
+
+    let told = reached(&rig, in_window).await;
+    assert_eq!(told.len(), FOR_ALL, "the limit less headroom and reserve");
+    assert!(
+        people[100..120].iter().all(|person| told.contains(person)),
+        "urgent jobs went first"
+    );
+    let left = waiting(&rig).await;
+    for (id, person) in &expected {
+        let may = told.contains(*person) || in_window.contains(person);
+        assert_ne!(may, left.contains_key(id), "job {id} to {person}");
+    }
+
+    // The reserve: five of these ten.
+    orders(&rig, &people[120..130], "urgent").await;
+    standstill(&rig).await;
+    assert_eq!(
+        reached(&rig, in_window).await.len(),
+        FOR_URGENT,
+        "the limit less headroom"
+    );
+    // Who counts already passes by, also now.
+    let again: Vec<String> = told.iter().take(5).cloned().collect();
+    let before = rig.sandbox.ledger().accepted();
+    orders(&rig, &again, "bulk").await;
+    rig.sandbox.ledger().until_accepted(before + 5).await;
+    assert_eq!(reached(&rig, in_window).await.len(), FOR_URGENT);
+
+    let mut after = waiting(&rig).await;
+    after.retain(|id, _| left.contains_key(id));
+    assert_eq!(after, left, "waiting costs no write");
+}
+
+// The sandbox has a thread of its own: a command that asks it keeps the test's busy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_larger_limit_lets_the_next_ones_go_without_a_restart() {
+    let rig = limited().await;
+    let people = recipients(120);
+    rig.opt_in(&people).await;
+    let _daemon = rig.daemon().await;
+    orders(&rig, &people, "normal").await;
+    standstill(&rig).await;
+    assert_eq!(reached(&rig, &[]).await.len(), FOR_ALL);
+    let portfolio: String = sqlx::query_scalar("select portfolio_id from postrider.portfolio")
+        .fetch_one(rig.pool())
+        .await
+        .unwrap();
+    rig.sandbox.control().set_messaging_limit(&portfolio, None);
+    let synced = rig.postrider.run(&["sync"]);
+    assert!(synced.status.success(), "{synced:?}");
+    rig.queue_is_empty().await;
+    let refused = |code: Option<i32>| code.is_some();
+    assert!(
+        !rig.sandbox
+            .ledger()
+            .entries()
+            .iter()
+            .any(|entry| refused(entry.code))
+    );
+}
+
+/// When the next messages of the pair may go, ascending.
+async fn put_off(rig: &Rig) -> Vec<DateTime<Utc>> {
+    sqlx::query_scalar(
+        "select due_at from postrider.job_status
+         where state = 'waiting' and reason = 'pair_rate_limited' order by due_at",
+    )
+    .fetch_all(rig.pool())
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn one_person_gets_45_messages_at_once_and_then_one_each_6_seconds() {
+    let mut setup = Setup::quick().numbers(1, 80);
+    // It reckons from arrivals, and those of a busy machine come late by less or more: half a second for that.
+    setup.pair.refill_ms = 5_500;
+    let rig = Rig::new(setup, "[pacing]\nmessages_per_second = 80\n").await;
+    let person = recipients(1);
+    rig.opt_in(&person).await;
+    let _daemon = rig.daemon().await;
+    orders(&rig, &vec![person[0].clone(); 60], "normal").await;
+    rig.sandbox.ledger().until_accepted(45).await;
+    let due = eventually("those beyond the burst to be put off", || async {
+        let due = put_off(&rig).await;
+        (due.len() >= 13).then_some(due)
+    })
+    .await;
+    let apart = due
+        .windows(2)
+        .map(|pair| (pair[1] - pair[0]).num_milliseconds());
+    let apart: Vec<i64> = apart.collect();
+    assert!(
+        apart.iter().all(|ms| (5_900..7_000).contains(ms)),
+        "{apart:?}"
+    );
+
+    rig.sandbox.ledger().until_accepted(47).await;
+    let entries = rig.sandbox.ledger().entries();
+    let codes: Vec<i32> = entries.iter().filter_map(|entry| entry.code).collect();
+    assert!(
+        codes.is_empty(),
+        "no more than the sandbox takes: {codes:?}"
+    );
+    let beyond: Vec<Duration> = entries[44..]
+        .iter()
+        .map(postrider::sandbox::Entry::at)
+        .collect();
+    assert!(
+        beyond[2] - beyond[1] >= Duration::from_millis(5_500),
+        "one by one: {beyond:?}"
+    );
+}
