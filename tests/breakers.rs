@@ -125,8 +125,12 @@ async fn waits(rig: &Rig, id: JobId, reason: &str, target: &str) {
         (state == "waiting" && why.as_deref() == Some(reason)).then_some(())
     })
     .await;
-    let history = run(rig, &["history", "--action", "pause"]).await;
-    assert!(history.contains(target), "{target}: {history}");
+    // The pause is written beside the job, and may come after it.
+    eventually(&format!("the history to tell of {target}"), || async {
+        let history = run(rig, &["history", "--action", "pause"]).await;
+        history.contains(target).then_some(())
+    })
+    .await;
 }
 
 /// How many requests of this job arrived.
