@@ -20,6 +20,10 @@ use crate::rules::{
 /// Pairs remembered by one worker, at most; some 50 bytes each.
 const PAIRS_MAX: usize = 100_000;
 
+/// The provider counts messages as they arrive, and the first of a burst may have been slow on its way: who was put off
+/// comes so much later than our own bucket says.
+const PAIR_MARGIN: Duration = Duration::from_secs(1);
+
 /// A window that stays open for less than this by the time of the post does not spare the messaging limit.
 const WINDOW_MARGIN: Duration = Duration::from_secs(60);
 /// Between the attempt and its slot some seconds may pass: a window must be open for so much longer to be relied on.
@@ -310,6 +314,7 @@ impl Limits {
             self.put_off.retain(|_, until| *until > now);
         }
         let refill = self.pairs.allowance().refill;
+        let free_at = free_at + PAIR_MARGIN;
         let until = self
             .put_off
             .get(&pair)

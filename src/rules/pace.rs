@@ -2,8 +2,9 @@
 //!
 //! Two rules, both of which must agree. The *ring* of the last N post times is the limit itself: a post leaves when the
 //! N-th last is older than the window and an allowance for jitter, so no window ever holds more than N, whatever stalled
-//! before it. The *spacing* keeps posts apart inside the window, at twice the rate, so that a number that was idle does
-//! not fire all N at once.
+//! before it. The *spacing* keeps posts apart inside the window, nearly as far as the rate alone would, so that slots are
+//! spread over it: a code that comes while a number is busy finds the next slot soon, and a number that was idle does not
+//! fire all N at once. (Closer together, all slots of a second fall into its first half, and the code waits for the next.)
 //!
 //! A slot is taken when a post is decided, and its time is known only when its request was written, which a connection
 //! that has to be made first may put off. Until then the post counts as if it left now, however late now is.
@@ -31,6 +32,12 @@ use governor::{
     middleware::NoOpMiddleware,
     state::{InMemoryState, NotKeyed},
 };
+
+/// Posts are at least this share of the rate's period apart. The rest is slack for timers, which are late and never early.
+const SPACING: f64 = 0.95;
+
+/// From this far apart on no slots pile up.
+const COARSE: Duration = Duration::from_millis(40);
 
 /// Spacing lets this much pile up, so that timers of a millisecond's grain do not cost throughput.
 const SPACING_BURST: Duration = Duration::from_millis(3);
@@ -81,8 +88,12 @@ impl Rate {
     }
 
     fn quota(self) -> Quota {
-        let apart = Duration::from_secs_f64(0.5 / self.0);
-        let burst = (SPACING_BURST.as_secs_f64() / apart.as_secs_f64()).ceil() as u32;
+        let apart = Duration::from_secs_f64(SPACING / self.0);
+        let burst = match apart {
+            // What timers are late by is small beside the slack that `SPACING` leaves.
+            apart if apart >= COARSE => 1,
+            _ => ((SPACING_BURST.as_secs_f64() / apart.as_secs_f64()).ceil() as u32).max(2),
+        };
         Quota::with_period(apart)
             .expect("the rate is finite and above zero")
             .allow_burst(NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN))

@@ -216,7 +216,7 @@ fn posts_that_have_not_left_hold_their_slots_until_they_do() {
     let mut pacer = pacer(2.0);
     let mut now = Duration::from_secs(10);
     assert_eq!(pacer.take(now), Ok(()));
-    now += Duration::from_millis(300);
+    now += Duration::from_millis(600);
     assert_eq!(pacer.take(now), Ok(()));
     now += Duration::from_secs(30);
     let both_may_leave = pacer.take(now);
