@@ -1,13 +1,10 @@
 //! One number's jobs in memory, from the look to the wire.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
 use chrono::{DateTime, Utc};
 
-use super::{settlement::Attempt, world::LaneFacts};
+use super::{ids::IdMap, settlement::Attempt, world::LaneFacts};
 use crate::{
     rules::{
         job::{JobId, Priority, TemplateName},
@@ -166,7 +163,7 @@ pub struct LaneState {
     /// When the first of them was put there.
     pub parked_since: Duration,
     /// With an attempt that is being committed.
-    pub attempting: HashMap<JobId, Prepared>,
+    pub attempting: IdMap<JobId, Prepared>,
     /// With a committed attempt, waiting for a slot.
     pub ready: ByPriority<VecDeque<Permitted>>,
     /// Who gets the next attempt.
@@ -197,7 +194,7 @@ impl LaneState {
             parked: Default::default(),
             room_at: Duration::MAX,
             parked_since: Duration::ZERO,
-            attempting: HashMap::new(),
+            attempting: IdMap::default(),
             ready: Default::default(),
             attempt_turns: Turns::default(),
             slot_turns: Turns::default(),

@@ -17,6 +17,7 @@
 pub mod applying;
 pub mod crew;
 pub mod event;
+pub mod ids;
 pub mod knowing;
 pub mod lane;
 pub mod leasing;

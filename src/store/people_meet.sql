@@ -1,5 +1,6 @@
 -- Addresses that are seen for the first time, beside one that may be known: nothing has to be merged, so many are written
--- at once. Returns which pairs were done; the others are for people_link.sql.
+-- at once. Returns which pairs were done; the others are for people_link.sql. (Both IN are written so that Postgres hashes
+-- them: as joins of a batch with itself it would compare each with each.)
 with pair as (
   select ordinal, known, also, source
   from unnest($1::text[], $2::text[], $3::text[]) with ordinality as p (known, also, source, ordinal)
@@ -9,7 +10,7 @@ with pair as (
     coalesce((select a.person from postrider.address a where a.key = pair.known), pair.known) as person
   from pair
   -- Nothing is called by it, here or in this batch, and nothing is written under it.
-  where not exists (select from pair other where other.known = pair.also)
+  where pair.also not in (select other.known from pair other)
     and not exists (select from postrider.address a where a.key = pair.also)
     and not exists (select from postrider.address a where a.person = pair.also)
     and not exists (select from postrider.consent c where c.person = pair.also)
@@ -21,4 +22,4 @@ with pair as (
   on conflict (key) do nothing
   returning key
 )
-select fresh.ordinal as "ordinal!" from fresh join met on met.key = fresh.also
+select fresh.ordinal as "ordinal!" from fresh where (fresh.also in (select met.key from met)) is true

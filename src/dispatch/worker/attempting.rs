@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use super::{
     super::{
         event::{Action, Now},
+        ids::IdMap,
         lane::{LaneState, Permitted, Prepared},
     },
     Worker,
@@ -117,6 +118,9 @@ impl Worker {
             if state.waiting() == 0 {
                 self.waiting_lanes.remove(&lane);
             }
+            if state.parked() > 0 {
+                self.parked_lanes.insert(lane);
+            }
             if wanted.len() >= BATCH_MAX {
                 self.commits.next_at = now.mono;
                 break;
@@ -160,8 +164,7 @@ impl Worker {
         *running -= 1;
         self.commits.took(took, now.mono);
         let mut lanes: Vec<Lane> = Vec::new();
-        let lane_of: std::collections::HashMap<JobId, Lane> =
-            wanted.iter().map(|w| (w.id, w.lane)).collect();
+        let lane_of: IdMap<JobId, Lane> = wanted.iter().map(|w| (w.id, w.lane)).collect();
         for (id, at) in permitted.into_iter().flatten() {
             let Some(lane) = lane_of.get(&id).copied() else {
                 continue;

@@ -89,10 +89,11 @@ impl Worker {
     pub(super) fn ask_again(&mut self, now: Now) {
         let returned = self.limits.take_room_returned() | std::mem::take(&mut self.has_closed);
         let mut forgotten = Vec::new();
-        for (lane, state) in &mut self.lanes {
-            if state.parked() == 0 {
-                continue;
-            }
+        let lanes = &mut self.lanes;
+        self.parked_lanes.retain(|lane| {
+            let Some(state) = lanes.get_mut(lane).filter(|state| state.parked() > 0) else {
+                return false;
+            };
             if now.mono >= state.parked_since + READ_AGAIN_EVERY {
                 forgotten.extend(state.forget_parked());
             } else if returned || now.mono >= state.room_at {
@@ -102,7 +103,8 @@ impl Worker {
                     self.urgent_lanes.insert(*lane);
                 }
             }
-        }
+            state.parked() > 0
+        });
         for id in forgotten {
             self.forget(id);
         }

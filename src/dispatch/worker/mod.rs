@@ -7,18 +7,14 @@ mod looking;
 mod owning;
 mod posting;
 
-use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 
 use self::attempting::Commits;
 use super::{
     event::{Action, Event, Now},
+    ids::{IdMap, IdSet},
     lane::{LaneState, Permitted},
     limits::{Limits, PoolRoom},
     outbox::Outbox,
@@ -84,15 +80,15 @@ pub struct Worker {
     world: Arc<World>,
     holds: Arc<Holds>,
     leases: Leases,
-    lanes: HashMap<Lane, LaneState>,
+    lanes: IdMap<Lane, LaneState>,
     /// Every job in memory, from the look until its outcome is written, with the time of its attempt.
-    known: HashMap<JobId, Known>,
-    in_flight: HashMap<JobId, Flight>,
+    known: IdMap<JobId, Known>,
+    in_flight: IdMap<JobId, Flight>,
     outbox: Outbox,
     /// When which lane may post next.
     due: BinaryHeap<Reverse<(Duration, Lane)>>,
     hand: Hand,
-    rung: HashSet<Lane>,
+    rung: IdSet<Lane>,
     polling: bool,
     answering_bell: bool,
     next_poll: Duration,
@@ -102,9 +98,11 @@ pub struct Worker {
     /// Whether a breaker closed, so that jobs which waited for it may go.
     has_closed: bool,
     /// Lanes with jobs that passed the gate.
-    waiting_lanes: HashSet<Lane>,
+    waiting_lanes: IdSet<Lane>,
     /// Of those, lanes with urgent ones.
-    urgent_lanes: HashSet<Lane>,
+    urgent_lanes: IdSet<Lane>,
+    /// Lanes with jobs that wait for room or for a breaker.
+    parked_lanes: IdSet<Lane>,
     reported_at: Duration,
     draining: bool,
     finished: bool,
@@ -135,13 +133,13 @@ impl Worker {
             world: Arc::default(),
             holds: Arc::default(),
             leases: Leases::default(),
-            lanes: HashMap::new(),
-            known: HashMap::new(),
-            in_flight: HashMap::new(),
+            lanes: IdMap::default(),
+            known: IdMap::default(),
+            in_flight: IdMap::default(),
             outbox: Outbox::default(),
             due: BinaryHeap::new(),
             hand: Hand::default(),
-            rung: HashSet::new(),
+            rung: IdSet::default(),
             polling: false,
             answering_bell: false,
             next_poll: Duration::ZERO,
@@ -149,8 +147,9 @@ impl Worker {
             limits: Limits::default(),
             breakers: Breakers::default(),
             has_closed: false,
-            waiting_lanes: HashSet::new(),
-            urgent_lanes: HashSet::new(),
+            waiting_lanes: IdSet::default(),
+            urgent_lanes: IdSet::default(),
+            parked_lanes: IdSet::default(),
             reported_at: Duration::ZERO,
             draining: false,
             finished: false,
