@@ -158,13 +158,14 @@ async fn compare() -> anyhow::Result<()> {
     enqueue(&store, jobs).await?;
 
     let postgres_before = cpu_of_all("postgres");
-    let sandbox_before = cpu_seconds(sandbox.child.id());
-    let mut daemon = Command::new(env!("CARGO_BIN_EXE_postrider"))
+    let sandbox_before = cpu_seconds(sandbox.child.0.id());
+    let daemon = Command::new(env!("CARGO_BIN_EXE_postrider"))
         .args(["run", "--config"])
         .arg(&config)
         .stdout(Stdio::null())
         .stderr(fs::File::create(directory.path().join("log"))?)
         .spawn()?;
+    let daemon = Ended(daemon);
     let (mut first, mut last_seen) = (None, 0_i64);
     let deadline = Instant::now() + Duration::from_secs(300);
     let sent = loop {
@@ -203,7 +204,7 @@ async fn compare() -> anyhow::Result<()> {
     );
     println!(
         "  daemon          {:>8.1} µs CPU a message",
-        each(cpu_seconds(daemon.id()))
+        each(cpu_seconds(daemon.0.id()))
     );
     println!(
         "  PostgreSQL      {:>8.1} µs",
@@ -211,7 +212,7 @@ async fn compare() -> anyhow::Result<()> {
     );
     println!(
         "  sandbox         {:>8.1} µs",
-        each(cpu_seconds(sandbox.child.id()) - sandbox_before)
+        each(cpu_seconds(sandbox.child.0.id()) - sandbox_before)
     );
     let states: Vec<(String, i64)> = sqlx::query_as(
         "select state, count(*) from postrider.message group by state order by 2 desc",
@@ -219,8 +220,6 @@ async fn compare() -> anyhow::Result<()> {
     .fetch_all(store.pool())
     .await?;
     println!("  states          {states:?}");
-    daemon.kill()?;
-    daemon.wait()?;
     Ok(())
 }
 
@@ -305,9 +304,19 @@ async fn enqueue(store: &Store, jobs: i64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// This program again, in another role. It is ended when dropped.
+/// Ended when dropped, also when this program panics because nobody reads its output any more.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
+}
+
+/// This program again, in another role.
 struct Process {
-    child: Child,
+    child: Ended,
     lines: BufReader<std::process::ChildStdout>,
 }
 
@@ -321,6 +330,7 @@ impl Process {
             .stdout(Stdio::piped())
             .spawn()?;
         let lines = BufReader::new(child.stdout.take().expect("it is piped"));
+        let child = Ended(child);
         Ok(Self { child, lines })
     }
 
@@ -328,13 +338,6 @@ impl Process {
         let mut line = String::new();
         self.lines.read_line(&mut line)?;
         Ok(line.trim().to_owned())
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        _ = self.child.kill();
-        _ = self.child.wait();
     }
 }
 

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::{DateTime, Utc};
 
 use super::{
+    limits::Standing,
     outbox::Batch,
     world::{Leases, World},
 };
@@ -77,8 +78,8 @@ pub enum Event {
     Counted {
         /// The pool.
         pool: Arc<str>,
-        /// The lanes that were asked about.
-        lanes: Vec<Lane>,
+        /// How it stood when it was asked.
+        standing: Standing,
         /// Each person with the time of their last message that counts; `None` when the database did not answer.
         posts: Option<Vec<(i64, DateTime<Utc>)>>,
     },
@@ -131,8 +132,8 @@ pub enum Action {
     Count {
         /// The pool.
         pool: Arc<str>,
-        /// Its lanes.
-        lanes: Vec<Lane>,
+        /// Its lanes, and in which epochs they are held.
+        standing: Standing,
         /// Whether other numbers of their portfolio belong to the pool.
         whole_portfolio: bool,
     },

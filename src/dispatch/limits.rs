@@ -135,32 +135,33 @@ impl Limits {
         }
     }
 
-    /// The pools of which nobody has asked yet what was posted before, with their lanes.
-    pub fn to_count(&mut self) -> Vec<(Arc<str>, Vec<Lane>)> {
+    /// The pools of which nobody has asked yet what was posted before, with how they stand.
+    pub fn to_count(&mut self) -> Vec<(Arc<str>, Standing)> {
         let open = self
             .pools
             .iter_mut()
             .filter(|(_, pool)| pool.counting == Counting::Open);
         open.map(|(name, pool)| {
             pool.counting = Counting::Asked;
-            (Arc::clone(name), pool.standing.keys().copied().collect())
+            (Arc::clone(name), pool.standing.clone())
         })
         .collect()
     }
 
-    /// What was posted before through these lanes; `None` when the database did not answer, and then it is asked again.
+    /// What was posted before through a pool that stood so when it was asked; `None` when the database did not answer, and then it is asked again.
     pub fn counted(
         &mut self,
         name: &str,
-        lanes: &[Lane],
+        standing: &Standing,
         posts: Option<Vec<(i64, DateTime<Utc>)>>,
         now: Now,
     ) {
         let Some(pool) = self.pools.get_mut(name) else {
             return;
         };
-        // An answer to a question of before the pool changed says nothing of it now.
-        if pool.counting != Counting::Asked || !pool.standing.keys().eq(lanes) {
+        // An answer to a question of before the pool changed says nothing of it now: with the lease lost and taken again in
+        // between, somebody else may have posted since.
+        if pool.counting != Counting::Asked || pool.standing != *standing {
             return;
         }
         let Some(posts) = posts else {

@@ -216,13 +216,18 @@ impl Shell {
             }
             Action::Count {
                 pool,
-                lanes,
+                standing,
                 whole_portfolio,
             } => {
                 _ = tokio::spawn(async move {
+                    let lanes: Vec<_> = standing.keys().copied().collect();
                     let posts = ledger::posts(shell.store.pool(), &lanes, whole_portfolio);
                     let posts = shell.ask("ledger", STATEMENT_MAX, posts).await;
-                    shell.tell(Event::Counted { pool, lanes, posts });
+                    shell.tell(Event::Counted {
+                        pool,
+                        standing,
+                        posts,
+                    });
                 })
             }
             Action::Attempt {

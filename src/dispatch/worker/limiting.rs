@@ -61,9 +61,9 @@ impl Worker {
     /// Asks what was posted before through pools that are new here.
     pub(super) fn count(&mut self, actions: &mut Vec<Action>) {
         let open = self.limits.to_count();
-        actions.extend(open.into_iter().map(|(pool, lanes)| Action::Count {
+        actions.extend(open.into_iter().map(|(pool, standing)| Action::Count {
             pool,
-            lanes,
+            standing,
             whole_portfolio: !self.world.limit_per_number,
         }));
     }

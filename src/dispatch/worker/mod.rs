@@ -173,8 +173,12 @@ impl Worker {
             } => {
                 self.attempted(urgent, &wanted, permitted, took, now);
             }
-            Event::Counted { pool, lanes, posts } => {
-                self.limits.counted(&pool, &lanes, posts, now);
+            Event::Counted {
+                pool,
+                standing,
+                posts,
+            } => {
+                self.limits.counted(&pool, &standing, posts, now);
             }
             Event::Left { id, at } => self.left(id, at, now),
             Event::Posted {

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    dispatch::world::PoolFacts,
+    dispatch::{limits::Standing, world::PoolFacts},
     rules::{template::Template, tier::Limit},
     store::ledger::Released,
 };
@@ -19,7 +19,7 @@ fn limited(recipients: u32, before: &[i64]) -> Bench {
     let posts = before.iter().map(|person| (*person, wall(bench.mono)));
     bench.tell(Event::Counted {
         pool: "portfolio".into(),
-        lanes: vec![LANE, OTHER],
+        standing: standing(1),
         posts: Some(posts.collect()),
     });
     bench
@@ -94,6 +94,11 @@ impl Bench {
     }
 }
 
+/// Both lanes in shard 0, held in this epoch.
+fn standing(epoch: i64) -> Standing {
+    [LANE, OTHER].map(|lane| (lane, (0, epoch))).into()
+}
+
 fn greeting() -> TemplateName {
     TemplateName {
         name: "greeting".into(),
@@ -109,17 +114,17 @@ fn ids(range: std::ops::Range<i64>) -> Vec<i64> {
 fn nothing_is_sent_before_what_was_posted_before_is_counted() {
     let mut bench = Bench::new(80.0);
     let asked = bench.set_limit(10);
-    let lanes = asked.iter().find_map(|action| match action {
-        Action::Count { lanes, .. } => Some(lanes.clone()),
+    let stood = asked.iter().find_map(|action| match action {
+        Action::Count { standing, .. } => Some(standing.clone()),
         _ => None,
     });
-    assert_eq!(lanes, Some(vec![LANE, OTHER]));
+    assert_eq!(stood, Some(standing(1)));
     let jobs = bench.normal(0..3);
     assert_eq!(bench.look_and_send(jobs), ids(0..0));
     // The database was away; it is asked again.
     let again = bench.tell(Event::Counted {
         pool: "portfolio".into(),
-        lanes: vec![LANE, OTHER],
+        standing: standing(1),
         posts: None,
     });
     assert!(
@@ -128,7 +133,7 @@ fn nothing_is_sent_before_what_was_posted_before_is_counted() {
     );
     bench.tell(Event::Counted {
         pool: "portfolio".into(),
-        lanes: vec![LANE, OTHER],
+        standing: standing(1),
         posts: Some(
             (100..108)
                 .map(|person| (person, wall(bench.mono)))
@@ -225,6 +230,33 @@ fn a_pool_whose_lease_was_lost_is_counted_anew() {
 }
 
 #[test]
+fn a_count_from_before_the_lease_was_lost_is_no_answer() {
+    let mut bench = limited(10, &[]);
+    bench.tell(Event::Leases(Leases {
+        epochs: [(0, 2)].into(),
+        deadline: 1_000 * HOUR,
+    }));
+    bench.tell(Event::Counted {
+        pool: "portfolio".into(),
+        standing: standing(1),
+        posts: Some(Vec::new()),
+    });
+    let jobs = bench.normal(0..3);
+    assert_eq!(
+        bench.look_and_send(jobs),
+        ids(0..0),
+        "another owner may have posted since"
+    );
+    bench.tell(Event::Counted {
+        pool: "portfolio".into(),
+        standing: standing(2),
+        posts: Some(Vec::new()),
+    });
+    let jobs = bench.normal(0..3);
+    assert_eq!(bench.look_and_send(jobs), ids(0..3));
+}
+
+#[test]
 fn a_job_that_is_not_permitted_gives_its_room_back() {
     let mut bench = limited(10, &[]);
     let jobs = bench.normal(0..9);
@@ -288,7 +320,7 @@ fn two_portfolios(recipients: u32) -> Bench {
     for (lane, name) in [(LANE, "portfolio"), (OTHER, "other portfolio")] {
         bench.tell(Event::Counted {
             pool: name.into(),
-            lanes: vec![lane],
+            standing: [(lane, (0, 1))].into(),
             posts: Some(Vec::new()),
         });
     }
