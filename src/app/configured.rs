@@ -79,6 +79,10 @@ pub fn mirrored(config: &Config) -> MirroredConfig {
             ),
             ("ring".to_owned(), Value::from(config.enqueue.ring)),
             (
+                "lease_ttl_ms".to_owned(),
+                Value::from(config.dispatch.lease_ttl_ms),
+            ),
+            (
                 "on_recategorised".to_owned(),
                 Value::from(config.templates.on_recategorised.as_str()),
             ),

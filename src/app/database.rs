@@ -45,16 +45,22 @@ impl Database {
         Ok(place.with(store))
     }
 
-    /// Connects, as soon as the database is there; says now and then that it is not.
+    /// Connects, as soon as the database is there; says now and then that it is not. `session` is what the server shows of
+    /// the connections.
     ///
     /// # Errors
     /// When no database is named, the private server does not start, or the URL is wrong.
-    pub async fn wait_for(config: &Config, environment: &Environment) -> anyhow::Result<Self> {
+    pub async fn wait_for(
+        config: &Config,
+        environment: &Environment,
+        session: &str,
+    ) -> anyhow::Result<Self> {
         let place = Place::find(config, environment).await?;
         let mut wait = WAIT_FIRST;
         loop {
             let options = ConnectOptions {
                 generic_plans: true,
+                application_name: session.to_owned(),
                 ..configured::connect_options(config)
             };
             match place.connect(options).await {

@@ -3,6 +3,7 @@
 pub mod configured;
 pub mod database;
 mod metering;
+mod presence;
 mod receiving;
 mod sending;
 pub mod syncing;
@@ -57,6 +58,17 @@ pub enum Role {
 impl Role {
     /// Every role, for a process that does all.
     pub const ALL: [Self; 4] = [Self::Dispatch, Self::Webhook, Self::Upkeep, Self::Metrics];
+
+    /// As people write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dispatch => "dispatch",
+            Self::Webhook => "webhook",
+            Self::Upkeep => "upkeep",
+            Self::Metrics => "metrics",
+        }
+    }
 }
 
 /// What the parts share.
@@ -70,6 +82,8 @@ struct Shared {
     readiness: Readiness,
     /// Rung when something changed at the provider.
     sync_asked: Arc<Notify>,
+    /// What the names of our database sessions begin with.
+    session: String,
     roles: BTreeSet<Role>,
 }
 
@@ -103,7 +117,9 @@ pub async fn run(
     serve_ops(&mut service, &config, &metrics, &readiness).await?;
     readiness.not_ready("database", "not connected yet");
 
-    let connecting = Database::wait_for(&config, &environment);
+    // With the instance's id and a mark of this run, so that whoever takes over after us can tell our sessions from others.
+    let session = format!("postrider {}.{:04x}", instance.id(), rand::random::<u16>());
+    let connecting = Database::wait_for(&config, &environment, &session);
     let Some(database) = service
         .prepare("waiting for the database", connecting)
         .await
@@ -120,6 +136,7 @@ pub async fn run(
         meters,
         readiness,
         sync_asked: Arc::default(),
+        session,
         roles,
     };
     let result = run_connected(service, shared, live, &database, &instance).await;
@@ -142,6 +159,7 @@ async fn run_connected(
         return Ok(());
     };
     begun?;
+    presence::start(&mut service, &shared, instance).await?;
     service.spawn(
         "database watch",
         Phase::Close,
@@ -151,7 +169,7 @@ async fn run_connected(
         receiving::start(&mut service, &shared).await?;
     }
     if shared.has(Role::Upkeep) {
-        start_upkeep(&mut service, &shared);
+        start_upkeep(&mut service, &shared, instance);
     }
     if shared.has(Role::Metrics) {
         let sampling = upkeep::sample(
@@ -226,8 +244,12 @@ fn syncing(shared: &Shared) -> Syncing {
     }
 }
 
-fn start_upkeep(service: &mut Service, shared: &Shared) {
-    let running = upkeep::run(shared.store.clone(), service.stop().drain.clone());
+fn start_upkeep(service: &mut Service, shared: &Shared, instance: &Instance) {
+    let running = upkeep::run(
+        shared.store.clone(),
+        instance.id().to_owned(),
+        service.stop().drain.clone(),
+    );
     service.spawn("upkeep", Phase::Drain, running);
 }
 

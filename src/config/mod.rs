@@ -31,7 +31,7 @@ pub use sections::{
     Pacing, Producer, Rate, Retention, Sender, StopCovers, Templates, Webhook, Whatsapp,
     Whitespace,
 };
-pub use validate::{LEASE_TTL, Problem};
+pub use validate::Problem;
 
 /// Everything that is configured.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     event::{Event, Learned},
+    holdings::Quiet,
     meters::Meters,
     shell::{Pulse, Shell, boot_time},
     worker::{Load, Report, Settings, Worker},
@@ -49,6 +50,8 @@ pub struct Tools {
     pub endpoint: Endpoint,
     /// Where what answers mean beyond their job is written down.
     pub learned: mpsc::UnboundedSender<Learned>,
+    /// Where the workers tell which shards can be given back.
+    pub quiet: mpsc::UnboundedSender<Quiet>,
     /// What is counted.
     pub meters: Meters,
 }
@@ -149,6 +152,7 @@ impl Seat {
             client: Client::new(&tools.endpoint)?,
             events: self.events.clone(),
             learned: tools.learned,
+            quiet: tools.quiet,
             meters: tools.meters,
             pulse: self.pulse,
             start: tokio::time::Instant::now(),

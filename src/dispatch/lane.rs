@@ -176,6 +176,8 @@ pub struct LaneState {
     pub hold_until: Duration,
     /// How much of its rate it uses.
     pub tempo: Tempo,
+    /// When its last message was written.
+    pub posted_at: Option<Duration>,
     /// Messages since the worker last reported.
     pub posted: u32,
     /// Whether it waits in the heap of due lanes.
@@ -200,6 +202,7 @@ impl LaneState {
             slot_turns: Turns::default(),
             reading: std::array::from_fn(|_| Reading::new(now)),
             hold_until: Duration::ZERO,
+            posted_at: None,
             posted: 0,
             scheduled: false,
         }

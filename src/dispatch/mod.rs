@@ -17,6 +17,7 @@
 pub mod applying;
 pub mod crew;
 pub mod event;
+pub mod holdings;
 pub mod ids;
 pub mod knowing;
 pub mod lane;

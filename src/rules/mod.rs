@@ -18,6 +18,7 @@ pub mod pick;
 pub mod problem;
 pub mod receipt;
 pub mod retry;
+pub mod spread;
 pub mod template;
 pub mod tempo;
 pub mod tier;

@@ -19,7 +19,7 @@ with fence as materialized (
   join fence on fence.shard = wanted.shard
   -- A number that moved to another shard is no longer ours, whatever memory says.
   join postrider.number on number.lane = wanted.lane and number.shard = wanted.shard
-    and number.free_at <= clock_timestamp()
+    and number.free_at <= clock_timestamp() and number.open_since is null
   join postrider.queue on queue.id = wanted.id and queue.lane = wanted.lane and queue.tries = wanted.tries
   where queue.state = 'queued'
     -- An opt-out since the look. The newest word in the general scope and the kind's own holds.

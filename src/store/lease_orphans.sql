@@ -8,4 +8,6 @@ cross join postrider.kind
 where number.shard = any ($1::smallint[])
   and attempt.at >= $2
   and queue.id = attempt.job and queue.tries = attempt.attempt - 1 and queue.state = 'queued'
+  -- One that was answered without being counted (it never left) is not open.
+  and postrider.has_open_attempt(queue.id, queue.tries)
   and kind.name = queue.kind

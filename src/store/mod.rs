@@ -21,6 +21,7 @@ pub mod fold;
 pub mod history;
 pub mod inbound;
 pub mod inspect;
+pub mod instance;
 pub mod jobs;
 pub mod lease;
 pub mod ledger;

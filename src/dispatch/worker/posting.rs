@@ -154,6 +154,7 @@ impl Worker {
         let lane = flight.lane;
         if let Some(state) = self.lanes.get_mut(&lane) {
             state.pacer.left(at);
+            state.posted_at = Some(at);
             state.posted += 1;
         }
         self.schedule(lane, now.mono);
