@@ -27,6 +27,7 @@ use tokio::sync::OnceCell;
 
 pub(crate) mod daemon;
 pub(crate) mod pacing;
+pub(crate) mod proxy;
 pub(crate) mod receiving;
 pub(crate) mod rig;
 pub(crate) mod sql;
