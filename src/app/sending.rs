@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Shared, configured, database::Database};
+use super::{Shared, configured};
 use crate::{
     channel::whatsapp::Client,
     config::{Config, Environment, Rate, Whitespace},
@@ -38,14 +38,13 @@ const IN_FLIGHT_PER_CONNECTION: usize = 100;
 pub(super) fn start(
     service: &mut Service,
     shared: &Shared,
-    database: &Database,
     instance: &Instance,
 ) -> anyhow::Result<Crew> {
     let config = Arc::clone(&shared.config.borrow());
     let (crew, seats) = Crew::new(config.dispatch.worker_threads());
     let (learned, told) = mpsc::unbounded_channel();
     let tools = Tools {
-        database_url: database.url.clone(),
+        store: shared.store.clone(),
         connect: configured::connect_options(&config),
         endpoint: configured::endpoint(&config),
         learned,
