@@ -43,6 +43,8 @@ pub(super) struct Watching {
     store: Store,
     instance: String,
     memory: Memory,
+    /// What is wrong, as it was last said.
+    said: String,
 }
 
 impl Watching {
@@ -58,6 +60,7 @@ impl Watching {
             store: store.clone(),
             instance: instance.to_owned(),
             memory: Memory::of(state_dir),
+            said: String::new(),
         }
     }
 
@@ -71,12 +74,25 @@ impl Watching {
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(every.tick()).await.is_some() {
             match stop.run_until_cancelled(self.turn()).await {
-                Some(Ok(())) => readiness.ready_for("database", AWAY_AFTER),
-                Some(Err(error)) => readiness.not_ready("database", error.to_string()),
+                Some(Ok(())) => {
+                    self.said.clear();
+                    readiness.ready_for("database", AWAY_AFTER);
+                }
+                Some(Err(error)) => {
+                    self.say(format!("{:#}", anyhow::Error::new(error)), &readiness);
+                }
                 None => break,
             }
         }
         Ok(())
+    }
+
+    fn say(&mut self, problem: String, readiness: &Readiness) {
+        if problem != self.said {
+            tracing::warn!("{problem}");
+            self.said.clone_from(&problem);
+        }
+        readiness.not_ready("database", problem);
     }
 
     /// Asks once. When this has returned, a database that is older is paused.

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{crew::Crew, event::Event, shell::boot_time, world::Leases};
 use crate::{
     clock,
-    store::{Store, attempt::Held, lease},
+    store::{Store, attempt::Held, lease, within},
 };
 
 /// How long a lease holds without renewal.
@@ -44,7 +44,7 @@ impl Leasing {
         while stop.run_until_cancelled(every.tick()).await.is_some() {
             // The deadline counts from before the database is asked: its clock started later than ours.
             let asked = boot_time();
-            match self.renew(&mut holding).await {
+            match within(TTL, self.renew(&mut holding)).await {
                 Ok(()) => {
                     self.tell(&holding, asked + TTL - MARGIN);
                     self.show().await;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgListener;
 
-use super::{ConnectOptions, Store, within};
+use super::{Store, within};
 use crate::rules::job::Lane;
 
 /// The channel's name; the payload is the lane.
@@ -28,10 +28,7 @@ impl Bell {
     /// When the database is away.
     pub async fn listen(store: &Store) -> Result<Self, sqlx::Error> {
         let since = Instant::now();
-        let pool = store.route.private_pool(&ConnectOptions {
-            max_connections: 1,
-            ..ConnectOptions::default()
-        });
+        let pool = store.route.private_pool();
         let mut listener = within(ANSWER_MAX, PgListener::connect_with(&pool)).await?;
         within(ANSWER_MAX, listener.listen(CHANNEL)).await?;
         Ok(Self {

@@ -227,7 +227,7 @@ impl ConnectOptions {
             ("tcp_keepalives_idle", "10"),
             ("tcp_keepalives_interval", "5"),
             ("tcp_keepalives_count", "3"),
-            ("idle_in_transaction_session_timeout", "30000"),
+            ("idle_in_transaction_session_timeout", "10000"),
         ]);
         if self.generic_plans {
             // A plan that was made while a table was small is kept while it grows; it must use the indexes from the start.

@@ -196,14 +196,23 @@ impl Route {
 
     /// A pool whose connections lead to wherever the route does.
     pub(super) fn pool(&self, connect: ConnectOptions) -> PgPool {
-        let pool = self.private_pool(&connect);
+        let pool = self.make(&connect);
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.push((pool.clone(), connect));
         pool
     }
 
-    /// A pool that is not told when the route changes: for what is made anew then.
-    pub(super) fn private_pool(&self, connect: &ConnectOptions) -> PgPool {
+    /// A pool of one connection, as the first pool's, that is not told when the route changes: for what is made anew then.
+    pub(super) fn private_pool(&self) -> PgPool {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = lines.first().map(|(_, connect)| connect.clone());
+        self.make(&ConnectOptions {
+            max_connections: 1,
+            ..first.unwrap_or_default()
+        })
+    }
+
+    fn make(&self, connect: &ConnectOptions) -> PgPool {
         let (admitting, trusting) = (Arc::clone(&self.gate), Arc::clone(&self.gate));
         PgPoolOptions::new()
             .max_connections(connect.max_connections)
