@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Shared, configured, database::Database};
+use super::{Shared, configured};
 use crate::{
     channel::whatsapp::Client,
     config::{Config, Environment, Rate, Whitespace},
@@ -39,7 +39,6 @@ const IN_FLIGHT_PER_CONNECTION: usize = 100;
 pub(super) fn start(
     service: &mut Service,
     shared: &Shared,
-    database: &Database,
     instance: &Instance,
 ) -> anyhow::Result<Crew> {
     let config = Arc::clone(&shared.config.borrow());
@@ -47,7 +46,7 @@ pub(super) fn start(
     let (learned, told) = mpsc::unbounded_channel();
     let (quiet, told_quiet) = mpsc::unbounded_channel();
     let tools = Tools {
-        database_url: database.url.clone(),
+        store: shared.store.clone(),
         connect: ConnectOptions {
             application_name: shared.session.clone(),
             ..configured::connect_options(&config)

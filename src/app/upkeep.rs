@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     clock,
     metrics::Metrics,
-    store::{Store, facts, instance, ledger, sample::Sampler, upkeep},
+    store::{Store, facts, instance, ledger, sample::Sampler, upkeep, within},
 };
 
 /// An expired job is told within this.
@@ -30,6 +30,8 @@ const GONE_EVERY: Duration = Duration::from_secs(3600);
 const DUTY: &str = "upkeep";
 const DUTY_EVERY: Duration = Duration::from_secs(1);
 const DUTY_FOR: Duration = Duration::from_secs(5);
+/// What takes longer is on a connection that hangs.
+const WORK_MAX: Duration = Duration::from_secs(120);
 /// How fresh gauges are. Counting reads the whole queue, so after a long count it rests for much longer.
 const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 const SAMPLE_REST: u32 = 20;
@@ -173,7 +175,8 @@ pub(super) async fn sample(
     let start = Instant::now();
     loop {
         let began = Instant::now();
-        match sampler.take(store.pool(), start.elapsed()).await {
+        let counted = sampler.take(store.pool(), start.elapsed());
+        match within(WORK_MAX, counted).await {
             Ok(sample) => metrics.show(&sample),
             Err(error) => tracing::warn!(%error, "the queue could not be counted"),
         }
@@ -198,7 +201,7 @@ async fn each<F: Future<Output = Result<(), sqlx::Error>>>(
     let mut every = tokio::time::interval(period);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(every.tick()).await.is_some() {
-        if let Err(error) = work().await {
+        if let Err(error) = within(WORK_MAX, work()).await {
             tracing::warn!(%error, "{complaint}");
         }
     }

@@ -43,7 +43,7 @@ pub struct Seat {
 #[derive(Debug, Clone)]
 pub struct Tools {
     /// Where the database is.
-    pub database_url: String,
+    pub store: Store,
     /// How to connect; the number of connections is the worker's own.
     pub connect: ConnectOptions,
     /// Where the provider is.
@@ -133,7 +133,7 @@ impl Seat {
     /// Works on this thread until `drain`, and then until everything it has begun is settled; or until `abort`.
     ///
     /// # Errors
-    /// When it cannot begin: the database or the endpoint cannot be used.
+    /// When it cannot begin: the endpoint cannot be used.
     pub async fn work(
         self,
         tools: Tools,
@@ -148,7 +148,7 @@ impl Seat {
             ..tools.connect
         };
         let shell = Shell {
-            store: Store::connect(&tools.database_url, connect).await?,
+            store: tools.store.beside(connect),
             client: Client::new(&tools.endpoint)?,
             events: self.events.clone(),
             learned: tools.learned,

@@ -34,11 +34,14 @@ use crate::{
         facts::{self, Facts, NumberFact, PauseFact, Scope, TemplateFact},
         ledger,
         look::Holds,
+        within,
     },
 };
 
 /// What changes the rules takes effect within a second.
 const READ_EVERY: Duration = Duration::from_secs(1);
+/// What takes longer is on a connection that hangs.
+const READ_MAX: Duration = Duration::from_secs(5);
 /// The only status in which a number can send (Meta, phone numbers, 2026-09).
 const CONNECTED: &str = "CONNECTED";
 /// The status of a number that the provider was never asked about.
@@ -92,7 +95,7 @@ impl Knowing {
         let mut picture = Picture::new(clock::now());
         while !stop.is_cancelled() {
             let mut again_in = READ_EVERY;
-            match self.read(&mut picture).await {
+            match within(READ_MAX, self.read(&mut picture)).await {
                 Ok(next_free) => again_in = next_free.unwrap_or(READ_EVERY).min(READ_EVERY),
                 Err(error) => {
                     tracing::warn!(%error, "the facts about numbers and templates could not be read")

@@ -6,6 +6,10 @@ with fence as materialized (
   from unnest($1::smallint[], $2::bigint[]) as held(shard, epoch)
   join postrider.lease on lease.shard = held.shard and lease.epoch = held.epoch
   where lease.expires_at > clock_timestamp()
+    -- A pause of everything holds from its commit on, whatever memory knows of it.
+    and not exists (
+      select from postrider.pause
+      where pause.scope = 'all' and (pause.until is null or pause.until > clock_timestamp()))
   order by lease.shard
   for key share of lease
 ), wanted as (

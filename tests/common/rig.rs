@@ -61,7 +61,11 @@ impl Instance {
 impl Rig {
     /// With this sandbox, and `extra` at the end of the configuration.
     pub(crate) async fn new(setup: Setup, extra: &str) -> Self {
-        let database = database().await;
+        Self::on(database().await, setup, extra).await
+    }
+
+    /// The same, on this database.
+    pub(crate) async fn on(database: TestDatabase, setup: Setup, extra: &str) -> Self {
         let (webhook_port, ops_port) = (free_port(), free_port());
         let setup = setup.callback(&format!(
             "http://127.0.0.1:{webhook_port}/webhooks/whatsapp"
