@@ -32,6 +32,7 @@ pub(super) async fn start(service: &mut Service, shared: &Shared) -> anyhow::Res
         shared.store.pool().clone(),
         Arc::clone(&bell),
         meters.clone(),
+        close.clone(),
     );
     let closing = close.clone();
     service.spawn("webhook", Phase::Close, async move {

@@ -21,3 +21,4 @@ pub mod retry;
 pub mod template;
 pub mod tempo;
 pub mod tier;
+pub mod unknown;

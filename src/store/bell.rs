@@ -1,12 +1,27 @@
 //! LISTEN: urgent jobs ring when they are committed.
 
-use sqlx::postgres::PgListener;
+use sqlx::{PgConnection, postgres::PgListener};
 
 use super::Store;
 use crate::rules::job::Lane;
 
 /// The channel's name; the payload is the lane.
 const CHANNEL: &str = "postrider_bell";
+
+/// Rings for these lanes when the transaction commits.
+///
+/// # Errors
+/// When the database is away.
+pub(super) async fn ring_for(conn: &mut PgConnection, lanes: &[i32]) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "select pg_notify($1, lane::text) from unnest($2::int[]) as lane",
+        CHANNEL,
+        lanes
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
 
 /// A connection that listens.
 pub struct Bell {

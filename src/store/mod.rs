@@ -33,6 +33,7 @@ pub mod receipts;
 pub mod sample;
 pub mod settle;
 pub mod sync;
+pub mod unknown;
 pub mod upkeep;
 pub mod usage;
 
