@@ -4,9 +4,9 @@ use serde_json::Value;
 
 use crate::{
     channel::whatsapp::Endpoint,
-    config::{Config, ConfigError, Environment, LimitScope, OnUnknown},
+    config::{Config, ConfigError, Environment, LimitScope},
     http::webhook,
-    rules::keywords::Keywords,
+    rules::{keywords::Keywords, unknown::OnUnknown},
     store::{
         ConnectOptions,
         facts::{MirroredAccount, MirroredConfig, MirroredKind, MirroredSender},

@@ -34,6 +34,7 @@ pub(super) async fn start(
         shared.store.pool().clone(),
         Arc::clone(&bell),
         meters.clone(),
+        close.clone(),
     );
     let closing = close.clone();
     service.spawn("webhook", Phase::Close, async move {

@@ -20,6 +20,7 @@ use crate::{
         knowing::{Guide, Knowing, Share},
         leasing::{self, Leasing},
         moving::Moving,
+        resolving::Resolving,
         ringing,
         showing::Showing,
         worker::Settings,
@@ -104,6 +105,7 @@ pub(super) fn start(
         Phase::Close,
         without_fail(applying.run(stop.close.clone())),
     );
+    start_resolving(service, shared);
     let ringing = ringing::run(shared.store.clone(), crew.clone(), stop.drain.clone());
     service.spawn("bell", Phase::Drain, without_fail(ringing));
     let leasing = Leasing {
@@ -117,6 +119,24 @@ pub(super) fn start(
     };
     start_leasing(service, shared, &config, leasing);
     Ok(crew)
+}
+
+/// Unknown jobs are decided on by this instance as by any other.
+fn start_resolving(service: &mut Service, shared: &Shared) {
+    let max_resends =
+        |config: &Config| i32::try_from(config.dispatch.max_unknown_resends).unwrap_or(i32::MAX);
+    let config = shared.config.clone();
+    let resolving = Resolving {
+        store: shared.store.clone(),
+        max_resends: Box::new(move || max_resends(&config.borrow())),
+        meters: shared.meters.dispatch.clone(),
+    };
+    let drain = service.stop().drain.clone();
+    service.spawn(
+        "unknown outcomes",
+        Phase::Drain,
+        without_fail(resolving.run(drain)),
+    );
 }
 
 fn worker_settings(config: &Config, index: usize) -> Settings {

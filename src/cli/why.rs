@@ -131,20 +131,44 @@ fn sentence(job: &JobStatus, now: DateTime<Utc>) -> String {
         Ok(State::Waiting) => {
             let because = reason.parse().map(waits_for).unwrap_or(reason);
             let due = job.due_at.filter(|at| *at > now);
-            format!("waits: {because}{detail}; it can go{}", if due.is_some() { when(due) } else { " when that ends".to_owned() })
+            format!(
+                "waits: {because}{detail}; it can go{}",
+                if due.is_some() {
+                    when(due)
+                } else {
+                    " when that ends".to_owned()
+                }
+            )
         }
-        Ok(State::Sending) => "is being sent: the request is out and the answer is not here yet".to_owned(),
-        Ok(State::Unknown) if job.r#final => "perhaps sent: no answer came, and no receipt said what became of it".to_owned(),
-        Ok(State::Unknown) => "perhaps sent: no answer came; it waits for its receipt and is not sent again until then".to_owned(),
-        Ok(State::Accepted) => format!("accepted by the provider{}, no receipt yet", when(job.accepted_at)),
-        Ok(State::Held) => format!("accepted{}, and held by the provider for a quality check", when(job.accepted_at)),
-        Ok(State::Sent) => format!("sent by the provider{}, not on the phone yet", when(job.sent_at)),
+        Ok(State::Sending) => {
+            "is being sent: the request is out and the answer is not here yet".to_owned()
+        }
+        Ok(State::Unknown) if job.r#final => format!(
+            "perhaps sent, and given up{}{detail}; a late receipt still settles it",
+            when(job.ended_at)
+        ),
+        Ok(State::Unknown) => format!("perhaps sent; it waits for its receipt{detail}"),
+        Ok(State::Accepted) => format!(
+            "accepted by the provider{}, no receipt yet",
+            when(job.accepted_at)
+        ),
+        Ok(State::Held) => format!(
+            "accepted{}, and held by the provider for a quality check",
+            when(job.accepted_at)
+        ),
+        Ok(State::Sent) => format!(
+            "sent by the provider{}, not on the phone yet",
+            when(job.sent_at)
+        ),
         Ok(State::Delivered) => format!("delivered{}", when(job.delivered_at)),
         Ok(State::Read) => format!("read{}", when(job.read_at)),
         Ok(State::Cancelled) => format!("cancelled{}", when(job.ended_at)),
         Ok(state) => {
             let because = reason.parse().map(ended_by).unwrap_or(reason);
-            format!("{state}{}: {because}{detail}", when(job.ended_at.or(job.failed_at)))
+            format!(
+                "{state}{}: {because}{detail}",
+                when(job.ended_at.or(job.failed_at))
+            )
         }
         Err(_) => format!("{}{detail}", job.state),
     }

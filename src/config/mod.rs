@@ -22,7 +22,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 pub use environment::{DEFAULT_PATH, Environment};
-pub use kinds::{KindConfig, OnUnknown, built_in as built_in_kinds};
+pub use kinds::{KindConfig, built_in as built_in_kinds};
 pub use live::LiveConfig;
 pub use position::Position;
 pub use secret::{Secret, SecretError};

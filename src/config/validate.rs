@@ -140,10 +140,6 @@ impl Config {
                 "pacing.bulk_floor",
                 self.pacing.bulk_floor == default.pacing.bulk_floor,
             ),
-            (
-                "dispatch.max_unknown_resends",
-                self.dispatch.max_unknown_resends == default.dispatch.max_unknown_resends,
-            ),
             ("retention", self.retention == default.retention),
             ("producers", self.producers.values().all(is_unlimited)),
         ] {

@@ -76,6 +76,7 @@ impl Permitted {
             id: self.job.id,
             number: self.job.tries + 1,
             at: self.at,
+            left_at: self.at,
             spent: self.job.spent,
             expires_at: self.job.expires_at,
             resolve_after: self.job.resolve_after,

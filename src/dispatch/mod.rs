@@ -26,6 +26,7 @@ pub mod limits;
 pub mod meters;
 pub mod moving;
 pub mod outbox;
+pub mod resolving;
 pub mod ringing;
 pub mod settlement;
 pub mod shell;

@@ -22,3 +22,4 @@ pub mod spread;
 pub mod template;
 pub mod tempo;
 pub mod tier;
+pub mod unknown;

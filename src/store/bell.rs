@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::postgres::PgListener;
+use sqlx::{PgConnection, postgres::PgListener};
 
 use super::{Store, within};
 use crate::rules::job::Lane;
@@ -13,6 +13,21 @@ const CHANNEL: &str = "postrider_bell";
 const QUIET: Duration = Duration::from_secs(10);
 /// What is asked takes no time.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// Rings for these lanes when the transaction commits.
+///
+/// # Errors
+/// When the database is away.
+pub(super) async fn ring_for(conn: &mut PgConnection, lanes: &[i32]) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "select pg_notify($1, lane::text) from unnest($2::int[]) as lane",
+        CHANNEL,
+        lanes
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
 
 /// A connection that listens. It is nobody else's, so that one that hangs takes no place in a pool.
 pub struct Bell {

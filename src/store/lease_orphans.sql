@@ -1,7 +1,8 @@
 -- Attempts that a former holder left open: their jobs may have been posted, so nobody posts them again until a receipt
 -- tells. Run after the shards were taken and before the first look.
 update postrider.queue
-set state = 'unknown', reason = 'awaiting_receipt', due_at = clock_timestamp() + kind.resolve_after
+set state = 'unknown', reason = 'awaiting_receipt', unknown_since = clock_timestamp(),
+    due_at = clock_timestamp() + kind.resolve_after
 from postrider.attempt
 join postrider.number on number.lane = attempt.lane
 cross join postrider.kind

@@ -33,6 +33,7 @@ pub mod route;
 pub mod sample;
 pub mod settle;
 pub mod sync;
+pub mod unknown;
 pub mod upkeep;
 pub mod usage;
 pub mod witness;

@@ -22,6 +22,15 @@ found as (
   from due where priority = 0 and since < now() - interval '1 minute'
   having count(*) > 0
   union all
+  -- While nobody takes receipts, nobody learns what became of messages, and unknown jobs stay unknown.
+  select 1, format('no webhook process takes receipts%s; %s unknown jobs wait for theirs',
+                   coalesce(' since ' || to_char(seen_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'), ''),
+                   (select count(*) from postrider.queue where state = 'unknown'))
+  from postrider.receiving
+  where coalesce(seen_at, '-infinity') < now() - interval '10 seconds'
+    and (exists (select from postrider.lease where expires_at > now())
+         or exists (select from postrider.queue where state = 'unknown'))
+  union all
   select case when scope = 'all' then 0 else 1 end,
          concat_ws(' ', case scope when 'all' then 'everything' else scope end, nullif(target, ''), 'is paused by the', source
                    || coalesce(' until ' || to_char(until at time zone 'UTC', 'YYYY-MM-DD HH24:MI "UTC"'), '') || ':', reason)
