@@ -7,6 +7,7 @@ mod receiving;
 mod sending;
 pub mod syncing;
 mod upkeep;
+mod verifying;
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -48,7 +49,7 @@ pub enum Role {
     Dispatch,
     /// Takes the provider's calls and brings receipts into messages.
     Webhook,
-    /// Ends expired jobs, makes partitions, syncs with the provider.
+    /// Ends expired jobs, makes partitions, verifies, syncs with the provider.
     Upkeep,
     /// Counts the queue.
     Metrics,
@@ -229,6 +230,12 @@ fn syncing(shared: &Shared) -> Syncing {
 fn start_upkeep(service: &mut Service, shared: &Shared) {
     let running = upkeep::run(shared.store.clone(), service.stop().drain.clone());
     service.spawn("upkeep", Phase::Drain, running);
+    let verifying = verifying::run(
+        shared.store.clone(),
+        Arc::clone(&shared.metrics),
+        service.stop().drain.clone(),
+    );
+    service.spawn("verify", Phase::Drain, verifying);
 }
 
 async fn serve_ops(

@@ -14,6 +14,7 @@ pub mod attempt;
 pub mod bell;
 pub mod changes;
 pub mod consent;
+pub mod dead;
 pub mod embedded;
 pub mod enqueue;
 pub mod facts;
@@ -35,6 +36,7 @@ pub mod settle;
 pub mod sync;
 pub mod upkeep;
 pub mod usage;
+pub mod verify;
 
 /// The database, by way of a pool of connections. Cheap to clone.
 #[derive(Debug, Clone)]
