@@ -82,13 +82,18 @@ begin
     order by d.id
     for update skip locked
   ), gone as (
-    delete from postrider.dead_letter d using chosen where d.id = chosen.id returning d.*
+    delete from postrider.dead_letter d using chosen where d.id = chosen.id
+    returning d.*,
+      -- An unknown attempt may have been left open for its receipt. It is closed now and counted; a receipt of it still
+      -- settles the job.
+      d.state = 'unknown' and exists (
+        select from postrider.attempt a
+        where a.job = d.id and a.attempt = d.tries + 1 and a.at > now() - interval '8 days') as closes_one
   ), closed as (
-    -- An unknown attempt was left open for its receipt. It is closed now and counted; a receipt of it still settles the job.
     insert into postrider.answer (job, attempt, lane, outcome, detail, at)
     select g.id, g.tries + 1, g.lane, 'unknown', 'no receipt told what became of it, and it was redriven', moment
     from gone g
-    where g.state = 'unknown'
+    where g.closes_one
       and not exists (
         select from postrider.answer a where a.job = g.id and a.attempt = g.tries + 1 and a.outcome = 'unknown')
   ), noted as (
@@ -99,7 +104,7 @@ begin
       lane, priority, due_at, id, tries, spent, resends, kind, recipient, recipient_key, template, language, content,
       sender, producer, enqueued_at, expires_at, reference, batch, labels)
     select
-      g.lane, g.priority, moment, g.id, g.tries + (g.state = 'unknown')::integer, 0, g.resends, g.kind, g.recipient,
+      g.lane, g.priority, moment, g.id, g.tries + g.closes_one::integer, 0, g.resends, g.kind, g.recipient,
       g.recipient_key, g.template, g.language, g.content, g.sender, g.producer, g.enqueued_at,
       -- A kind that is no longer configured gives them as long as they had.
       moment + coalesce(redrive.valid_for, k.valid_for, g.expires_at - g.enqueued_at),

@@ -105,7 +105,7 @@ async fn a_redriven_job_goes_out_under_its_id_and_tells_who_sent_it_again() {
     ]);
     assert!(redriven.status.success(), "{}", stderr(&redriven));
     assert!(
-        stdout(&redriven).contains("2 jobs are redriven"),
+        stdout(&redriven).contains("redriven: 2 jobs"),
         "{}",
         stdout(&redriven)
     );
@@ -199,9 +199,9 @@ async fn jobs_without_content_are_refused_with_their_number_and_why() {
     assert!(dry.status.success(), "{}", stderr(&dry));
     let told = stdout(&dry);
     for line in [
-        "3 of kind otp cannot be redriven: their content is gone (of a kind that never keeps it)",
+        "3 of kind otp cannot be redriven: their content is gone (it was not kept)",
         "1 of kind order cannot be redriven: their content is gone (cancelled)",
-        "1 jobs would be redriven",
+        "would be redriven: 1 job",
     ] {
         assert!(told.contains(line), "{line} not in\n{told}");
     }
@@ -283,7 +283,7 @@ async fn what_is_dropped_is_gone_and_yet_accounted_for() {
     ]);
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(
-        stdout(&output).contains("1 jobs are dropped"),
+        stdout(&output).contains("dropped: 1 job"),
         "{}",
         stdout(&output)
     );
