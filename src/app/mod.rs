@@ -8,6 +8,7 @@ mod receiving;
 mod sending;
 pub mod syncing;
 mod upkeep;
+mod verifying;
 mod watching;
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -49,7 +50,7 @@ pub enum Role {
     Dispatch,
     /// Takes the provider's calls and brings receipts into messages.
     Webhook,
-    /// Ends expired jobs, makes partitions, syncs with the provider.
+    /// Ends expired jobs, makes partitions, verifies, syncs with the provider.
     Upkeep,
     /// Counts the queue.
     Metrics,
@@ -273,6 +274,12 @@ fn start_upkeep(service: &mut Service, shared: &Shared, instance: &Instance) {
         service.stop().drain.clone(),
     );
     service.spawn("upkeep", Phase::Drain, running);
+    let verifying = verifying::run(
+        shared.store.clone(),
+        Arc::clone(&shared.metrics),
+        service.stop().drain.clone(),
+    );
+    service.spawn("verify", Phase::Drain, verifying);
 }
 
 async fn serve_ops(

@@ -5,6 +5,7 @@ pub mod address;
 pub mod breaker;
 pub mod change;
 pub mod consent;
+pub mod conservation;
 pub mod free_form;
 pub mod gate;
 pub mod job;

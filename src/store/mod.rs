@@ -11,6 +11,7 @@ pub mod attempt;
 pub mod bell;
 pub mod changes;
 pub mod consent;
+pub mod dead;
 pub mod embedded;
 pub mod enqueue;
 pub mod facts;
@@ -36,6 +37,7 @@ pub mod sync;
 pub mod unknown;
 pub mod upkeep;
 pub mod usage;
+pub mod verify;
 pub mod witness;
 
 use route::{NoHost, Route};

@@ -12,6 +12,10 @@ found as (
   where not exists (select from postrider.lease where expires_at > now())
   having count(*) > 0
   union all
+  select 0, format('%s jobs are not in exactly one place; postrider verify names them', sum(jobs_off))
+  from postrider.verify_range where jobs_off > 0
+  having count(*) > 0
+  union all
   select 1, format('%s jobs are due for numbers that no daemon sends for', sum(jobs))
   from due join postrider.lease l using (shard)
   where l.expires_at <= now() and exists (select from postrider.lease where expires_at > now())
