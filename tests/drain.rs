@@ -161,7 +161,10 @@ async fn receipts_that_come_during_the_drain_are_taken() {
 
 #[tokio::test]
 async fn while_the_database_is_away_a_drain_ends_at_its_limit() {
-    let mut rig = Rig::new(setup(), &format!("{PACE}[dispatch]\ndrain_limit_s = 3\n")).await;
+    // The limit has to be longer than a request may take.
+    let limits =
+        "request_timeout_ms = 2500\nconnect_timeout_ms = 1000\n[dispatch]\ndrain_limit_s = 3\n";
+    let mut rig = Rig::new(setup(), &format!("{limits}{PACE}")).await;
     let wires = rig.wires().await;
     let daemon = rig.daemon().await;
     let ids = orders(rig.pool(), 100).await;
