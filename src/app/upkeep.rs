@@ -31,7 +31,7 @@ const DUTY: &str = "upkeep";
 const DUTY_EVERY: Duration = Duration::from_secs(1);
 const DUTY_FOR: Duration = Duration::from_secs(5);
 /// What takes longer is on a connection that hangs.
-const WORK_MAX: Duration = Duration::from_secs(120);
+const WORK_MAX: Duration = Duration::from_secs(60);
 /// How fresh gauges are. Counting reads the whole queue, so after a long count it rests for much longer.
 const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 const SAMPLE_REST: u32 = 20;
@@ -176,9 +176,10 @@ pub(super) async fn sample(
     loop {
         let began = Instant::now();
         let counted = sampler.take(store.pool(), start.elapsed());
-        match within(WORK_MAX, counted).await {
-            Ok(sample) => metrics.show(&sample),
-            Err(error) => tracing::warn!(%error, "the queue could not be counted"),
+        match stop.run_until_cancelled(within(WORK_MAX, counted)).await {
+            Some(Ok(sample)) => metrics.show(&sample),
+            Some(Err(error)) => tracing::warn!(%error, "the queue could not be counted"),
+            None => return Ok(()),
         }
         let rest = SAMPLE_EVERY.max(began.elapsed() * SAMPLE_REST);
         if stop
@@ -201,7 +202,9 @@ async fn each<F: Future<Output = Result<(), sqlx::Error>>>(
     let mut every = tokio::time::interval(period);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(every.tick()).await.is_some() {
-        if let Err(error) = within(WORK_MAX, work()).await {
+        // What is broken off rolls back.
+        let worked = stop.run_until_cancelled(within(WORK_MAX, work())).await;
+        if let Some(Err(error)) = worked {
             tracing::warn!(%error, "{complaint}");
         }
     }

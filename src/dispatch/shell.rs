@@ -32,8 +32,8 @@ use crate::{
 
 /// A statement that takes longer is given up: its connection is closed, and what it may have done is found out later.
 const STATEMENT_MAX: Duration = Duration::from_secs(5);
-/// Outcomes are worth waiting for.
-const SETTLE_MAX: Duration = Duration::from_secs(30);
+/// Outcomes are worth waiting for; but what hangs is written again on another connection.
+const SETTLE_MAX: Duration = Duration::from_secs(10);
 /// Events taken in one turn.
 const EVENTS_PER_TURN: usize = 512;
 /// How often the worker's load is published.

@@ -553,6 +553,29 @@ fn outcomes_that_the_database_did_not_take_are_written_again() {
 }
 
 #[test]
+fn with_too_many_outcomes_unwritten_it_neither_looks_nor_attempts_until_they_are() {
+    let mut bench = Bench::new(10.0);
+    // Free-form messages to people who did not write to us are stopped at the gate.
+    let shut_out = |id| Seen {
+        facts: PersonFacts::default(),
+        ..bench.seen(id, LANE, Priority::Normal)
+    };
+    let many = (1..=20_001).map(shut_out).collect();
+    let mut batches = settles(bench.look(many));
+    assert!(bench.cursors(Priority::Normal).is_empty());
+    let sendable = bench.seen(30_000, LANE, Priority::Normal);
+    assert!(attempts(&bench.look(vec![sendable])).is_empty());
+    let mut attempted = Vec::new();
+    while let Some(batch) = batches.pop() {
+        let written = true;
+        let actions = bench.tell(Event::Settled { batch, written });
+        attempted.extend(attempts(&actions));
+        batches.extend(settles(actions));
+    }
+    assert_eq!(attempted.len(), 1);
+}
+
+#[test]
 fn a_drain_posts_nothing_more_settles_what_is_on_the_wire_and_ends() {
     let mut bench = Bench::new(10.0);
     let id = bench.one_on_the_wire();
