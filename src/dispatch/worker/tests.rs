@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use serde_json::value::RawValue;
 
 use super::*;
-use crate::dispatch::event::Learned;
+use crate::dispatch::{event::Learned, holdings::Quiet};
 use crate::{
     channel::whatsapp::{Client, Endpoint},
     dispatch::{event::LookFor, lane::HEAD, outbox::Batch, world::LaneFacts},
@@ -18,7 +18,7 @@ use crate::{
         pace::Rate,
     },
     store::{
-        attempt::Wanted,
+        attempt::{Held, Wanted},
         facts::KindFact,
         look::{Cursor, Seen},
     },
@@ -295,6 +295,14 @@ impl Bench {
             })
             .unwrap_or_default()
     }
+}
+
+fn quiet(actions: &[Action]) -> Vec<Quiet> {
+    let quiet = |action: &Action| match action {
+        Action::Quiet(quiet) => Some(*quiet),
+        _ => None,
+    };
+    actions.iter().filter_map(quiet).collect()
 }
 
 fn attempts(actions: &[Action]) -> Vec<Wanted> {
@@ -925,4 +933,67 @@ fn a_lane_that_took_over_jobs_of_another_is_read_from_the_head() {
     bench.world.lanes.get_mut(&LANE).expect("it").refilled_at = refilled_at;
     bench.show_world();
     assert_eq!(bench.cursors(Priority::Normal)[0].after, HEAD);
+}
+
+impl Bench {
+    /// Shard 0, in which both lanes are, is to be given back.
+    fn give_back(&mut self) -> Vec<Action> {
+        self.tell(Event::Leases(Leases {
+            epochs: [(1, 1)].into(),
+            leaving: [(0, 1)].into(),
+            deadline: Duration::from_secs(3_600),
+        }))
+    }
+}
+
+#[test]
+fn a_shard_can_be_given_back_when_its_last_outcome_is_written() {
+    let mut bench = Bench::new(10.0);
+    let id = bench.one_on_the_wire();
+    assert_eq!(quiet(&bench.give_back()), []);
+    bench.mono += Duration::from_millis(300);
+    assert_eq!(quiet(&bench.answer(id, accepted())), []);
+    let batch = bench.settled();
+    let told = bench.tell(Event::Settled {
+        batch,
+        written: true,
+    });
+    let held = Held { shard: 0, epoch: 1 };
+    let silent_for = Some(Duration::from_millis(320));
+    assert_eq!(quiet(&told), [Quiet { held, silent_for }]);
+    assert_eq!(quiet(&bench.wait(Duration::from_millis(20))), []);
+}
+
+#[test]
+fn a_shard_that_is_given_back_posts_nothing_more_and_lets_go_of_its_jobs() {
+    let mut bench = Bench::new(10.0);
+    let jobs = (1..=3).map(|id| bench.seen(id, LANE, Priority::Normal));
+    let jobs = jobs.collect();
+    let wanted = attempts(&bench.look(jobs));
+    // The attempts are being committed.
+    assert_eq!(quiet(&bench.give_back()), []);
+    let actions = bench.permit(&wanted);
+    assert_eq!(posts(&actions), []);
+    let batch = bench.settled();
+    assert_eq!(batch.waiting.len(), wanted.len());
+    let told = bench.tell(Event::Settled {
+        batch,
+        written: true,
+    });
+    assert_eq!(quiet(&told).len(), 1);
+}
+
+#[test]
+fn lanes_that_become_ours_are_looked_at_at_once() {
+    let mut bench = Bench::new(10.0);
+    bench.wait(Duration::from_secs(1));
+    let found = |actions: &[Action]| {
+        let finds = |action: &&Action| matches!(action, Action::FindLanes);
+        actions.iter().filter(finds).count()
+    };
+    bench.tell(Event::LanesFound(Some(Vec::new())));
+    bench.give_back();
+    bench.tell(Event::LanesFound(Some(Vec::new())));
+    let regained = bench.lease_until(Duration::from_secs(3_600));
+    assert_eq!(found(&regained), 1);
 }
