@@ -137,10 +137,6 @@ impl Config {
         let is_unlimited = |producer: &Producer| producer.max_queued.is_none();
         for (key, is_default) in [
             (
-                "pacing.bulk_floor",
-                self.pacing.bulk_floor == default.pacing.bulk_floor,
-            ),
-            (
                 "dispatch.max_unknown_resends",
                 self.dispatch.max_unknown_resends == default.dispatch.max_unknown_resends,
             ),

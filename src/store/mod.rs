@@ -14,6 +14,7 @@ pub mod attempt;
 pub mod bell;
 pub mod changes;
 pub mod consent;
+pub mod echoes;
 pub mod embedded;
 pub mod enqueue;
 pub mod facts;
