@@ -42,6 +42,7 @@ impl Worker {
                 )
             });
             state.set_rate(facts.rate);
+            state.set_floor(self.world.floor);
             let refilled = state.facts.refilled_at < facts.refilled_at;
             state.facts = facts.clone();
             if released || refilled {
@@ -55,6 +56,7 @@ impl Worker {
         self.has_closed |= self.breakers.seen(stops, now.wall);
         self.stand(now);
         self.renew_released(now);
+        self.count_echoes(now);
         self.relinquish_where_stopped(now);
         if !before.include(&self.holds) {
             self.withdraw_held(now);
@@ -215,6 +217,9 @@ impl Worker {
             return Some(
                 "what was posted before is still being counted against its messaging limit",
             );
+        }
+        if !self.limits.are_pairs_counted(lane) {
+            return Some("what its recipients got of late is still being counted");
         }
         facts.stopped.as_deref()
     }

@@ -1,6 +1,6 @@
 //! The worker as a list of events: no clock, no database, no provider.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use secrecy::SecretString;
@@ -10,12 +10,13 @@ use super::*;
 use crate::dispatch::{event::Learned, holdings::Quiet};
 use crate::{
     channel::whatsapp::{Client, Endpoint},
-    dispatch::{event::LookFor, lane::HEAD, outbox::Batch, world::LaneFacts},
+    dispatch::{event::LookFor, lane::HEAD, limits::Standing, outbox::Batch, world::LaneFacts},
     rules::{
         breaker::Target,
         job::{Job, KeepParameters, Kind, PersonFacts, TemplateName, WaitReason},
         outcome::{Answer, ProviderError},
         pace::Rate,
+        pair::Pair,
     },
     store::{
         attempt::{Held, Wanted},
@@ -26,6 +27,7 @@ use crate::{
 
 mod breakers;
 mod limits;
+mod memory;
 
 const LANE: Lane = Lane(1);
 const OTHER: Lane = Lane(2);
@@ -94,6 +96,8 @@ struct Bench {
     world: World,
     /// Whether requests find no free connection.
     no_connection: bool,
+    /// What each pair got before, when that is asked; `None` when the test answers itself.
+    got_before: Option<Vec<(Pair, u32)>>,
 }
 
 impl Bench {
@@ -116,6 +120,7 @@ impl Bench {
             mono: Duration::from_secs(10),
             world: world(rate),
             no_connection: false,
+            got_before: Some(Vec::new()),
         };
         bench.lease_until(Duration::from_secs(3_600));
         bench.show_world();
@@ -141,9 +146,16 @@ impl Bench {
         self.turn(Vec::new())
     }
 
-    /// A turn after which everything that was posted is written at once, unless no connection is free.
+    /// A turn after which everything that was posted is written at once, unless no connection is free. What pairs got before
+    /// is answered at once too.
     fn turn(&mut self, mut actions: Vec<Action>) -> Vec<Action> {
         self.worker.turn(self.now(), &mut actions);
+        if let Some(standing) = asked_of_pairs(&actions).filter(|_| self.got_before.is_some()) {
+            let posts = self.got_before.clone();
+            let counted = Event::PairsCounted { standing, posts };
+            self.worker.note(counted, self.now(), &mut actions);
+            self.worker.turn(self.now(), &mut actions);
+        }
         if !self.no_connection {
             for id in posts(&actions) {
                 self.worker.note(self.left(id), self.now(), &mut actions);
@@ -172,6 +184,8 @@ impl Bench {
             templates: self.world.templates.clone(),
             paused: self.world.paused.clone(),
             released: self.world.released.clone(),
+            echoes: self.world.echoes.clone(),
+            floor: self.world.floor,
             ..World::default()
         };
         self.tell(Event::World(Arc::new(world)))
@@ -317,6 +331,13 @@ fn attempts(actions: &[Action]) -> Vec<Wanted> {
         })
         .flatten()
         .collect()
+}
+
+fn asked_of_pairs(actions: &[Action]) -> Option<Standing> {
+    actions.iter().find_map(|action| match action {
+        Action::CountPairs { standing, .. } => Some(standing.clone()),
+        _ => None,
+    })
 }
 
 fn posts(actions: &[Action]) -> Vec<JobId> {
