@@ -3,11 +3,11 @@
 //! of values, with 10,000 numbers too.
 
 use prometheus::{
-    Encoder as _, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder as _, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
     core::Collector, process_collector::ProcessCollector,
 };
 
-use crate::store::sample::Sample;
+use crate::store::{sample::Sample, verify::Standing};
 
 /// Everything that is counted.
 #[derive(Debug)]
@@ -20,6 +20,9 @@ pub struct Metrics {
     queue_oldest_eligible: IntGaugeVec,
     unknown_jobs: IntGauge,
     breaker_open: IntGaugeVec,
+    verify_jobs: IntCounter,
+    verify_jobs_off: IntGauge,
+    verify_proven_up_to: IntGauge,
 }
 
 impl Metrics {
@@ -50,6 +53,18 @@ impl Metrics {
                 "breaker_open",
                 "What is stopped now, by scope and by why: operator, or the provider's error code",
                 &["scope", "reason"],
+            ),
+            verify_jobs: make.counter(
+                "verify_jobs_total",
+                "Jobs that were looked at to prove that each is in exactly one place",
+            ),
+            verify_jobs_off: make.gauge(
+                "verify_jobs_off",
+                "Jobs that are not in exactly one place; anything but 0 is an alarm",
+            ),
+            verify_proven_up_to: make.gauge(
+                "verify_proven_up_to",
+                "Every job before this id is proven to be in one place, and has ended",
             ),
             registry,
         }
@@ -91,6 +106,13 @@ impl Metrics {
         }
     }
 
+    /// Shows what was verified just now: so many jobs more, and how everything stands.
+    pub fn show_verified(&self, jobs: i64, standing: &Standing) {
+        self.verify_jobs.inc_by(u64::try_from(jobs).unwrap_or(0));
+        self.verify_jobs_off.set(standing.jobs_off);
+        self.verify_proven_up_to.set(standing.open_from);
+    }
+
     /// Everything in Prometheus' text form.
     #[must_use]
     pub fn render(&self) -> String {
@@ -128,6 +150,10 @@ impl Maker<'_> {
 
     fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
         self.added(IntCounterVec::new(opts(name, help), labels))
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.added(IntCounter::with_opts(opts(name, help)))
     }
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
@@ -205,6 +231,26 @@ mod tests {
             );
         }
         assert!(text.contains("process_resident_memory_bytes"), "{text}");
+    }
+
+    #[test]
+    fn what_is_verified_is_shown() {
+        let metrics = Metrics::new();
+        let standing = Standing {
+            jobs_off: 2,
+            jobs_closed: 9,
+            open_from: 10_000,
+        };
+        metrics.show_verified(7, &standing);
+        metrics.show_verified(7, &standing);
+        let text = metrics.render();
+        for line in [
+            "verify_jobs_total 14",
+            "verify_jobs_off 2",
+            "verify_proven_up_to 10000",
+        ] {
+            assert!(text.contains(&format!("postrider_{line}")), "{text}");
+        }
     }
 
     #[test]

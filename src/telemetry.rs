@@ -29,7 +29,8 @@ pub fn init(format: Option<LogFormat>, level: &str) -> anyhow::Result<()> {
     let filter = match env::var("POSTRIDER_LOG") {
         Ok(directives) if !directives.is_empty() => EnvFilter::try_new(&directives)
             .map_err(|error| anyhow::anyhow!("$POSTRIDER_LOG is no filter: {error}"))?,
-        _ => EnvFilter::new(level),
+        // Why a connection was not made is said by whoever asked for it, once.
+        _ => EnvFilter::new(format!("{level},sqlx_core::pool=off")),
     };
     tracing_subscriber::registry()
         .with(filter)

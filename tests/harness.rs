@@ -4,8 +4,25 @@
 
 mod common;
 
-use postrider::store::migrate::{self, SchemaProblem};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use common::{
+    proxy::{Proxy, Target, Weather},
+    rig::{Rig, recipients},
+};
+use postrider::{
+    sandbox::Setup,
+    store::migrate::{self, SchemaProblem},
+};
 use sqlx::Executor;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
 
 #[tokio::test]
 async fn each_test_has_its_own_migrated_database() {
@@ -138,4 +155,154 @@ async fn sessions_of_the_store_commit_synchronously_whatever_the_database_says()
         .await
         .unwrap();
     assert_eq!(setting, "on");
+}
+
+/// A server that says back what it hears, and a proxy before it.
+async fn echo() -> Proxy {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = Target::Tcp(listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (mut from, mut to) = stream.split();
+                let _ = tokio::io::copy(&mut from, &mut to).await;
+            });
+        }
+    });
+    Proxy::to(target).await
+}
+
+async fn connect(proxy: &Proxy) -> TcpStream {
+    TcpStream::connect(("127.0.0.1", proxy.port()))
+        .await
+        .unwrap()
+}
+
+/// What comes back for `word`; `None` when nothing does for a while.
+async fn say(stream: &mut TcpStream, word: &str) -> Option<io::Result<String>> {
+    let talk = async {
+        stream.write_all(word.as_bytes()).await?;
+        let mut heard = vec![0; word.len()];
+        stream.read_exact(&mut heard).await?;
+        Ok(String::from_utf8(heard).unwrap())
+    };
+    timeout(Duration::from_millis(300), talk).await.ok()
+}
+
+#[tokio::test]
+async fn a_proxy_carries_bytes_and_a_cut_resets_what_is_open() {
+    let proxy = echo().await;
+    let mut stream = connect(&proxy).await;
+    assert_eq!(say(&mut stream, "hello").await.unwrap().unwrap(), "hello");
+    assert_eq!((proxy.open(), proxy.accepted()), (1, 1));
+    proxy.cut();
+    let error = stream.read(&mut [0; 1]).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    let mut stream = connect(&proxy).await;
+    assert_eq!(say(&mut stream, "again").await.unwrap().unwrap(), "again");
+}
+
+#[tokio::test]
+async fn a_proxy_that_refuses_keeps_what_is_open_and_its_port() {
+    let proxy = echo().await;
+    let mut open = connect(&proxy).await;
+    assert_eq!(say(&mut open, "hello").await.unwrap().unwrap(), "hello");
+    proxy.refuse(true);
+    common::eventually("the proxy to refuse", || async {
+        let refused = TcpStream::connect(("127.0.0.1", proxy.port()))
+            .await
+            .err()?;
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        Some(())
+    })
+    .await;
+    assert_eq!(say(&mut open, "still").await.unwrap().unwrap(), "still");
+    proxy.refuse(false);
+    common::eventually("the proxy to listen again", || async {
+        let mut stream = TcpStream::connect(("127.0.0.1", proxy.port())).await.ok()?;
+        say(&mut stream, "back").await?.ok()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_half_open_connection_says_nothing_and_never_carries_again() {
+    let proxy = echo().await;
+    let mut dead = connect(&proxy).await;
+    assert_eq!(say(&mut dead, "hello").await.unwrap().unwrap(), "hello");
+    proxy.half_open();
+    assert!(say(&mut dead, "anyone?").await.is_none());
+    proxy.weather(Weather::default());
+    assert!(say(&mut dead, "anyone?").await.is_none());
+    let mut fresh = connect(&proxy).await;
+    assert_eq!(say(&mut fresh, "hello").await.unwrap().unwrap(), "hello");
+}
+
+#[tokio::test]
+async fn answers_alone_can_be_swallowed() {
+    let proxy = echo().await;
+    proxy.weather(Weather {
+        swallow_answers: true,
+        ..Weather::default()
+    });
+    let mut stream = connect(&proxy).await;
+    assert!(say(&mut stream, "hello").await.is_none());
+    assert_eq!(proxy.open(), 1);
+}
+
+#[tokio::test]
+async fn delayed_bytes_come_later_and_do_not_wait_for_each_other() {
+    let proxy = echo().await;
+    let delay = Duration::from_millis(100);
+    proxy.delay(delay);
+    let mut stream = connect(&proxy).await;
+    let begun = Instant::now();
+    for _ in 0..20 {
+        stream.write_all(b"x").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    stream.read_exact(&mut [0; 20]).await.unwrap();
+    // There and back, and not twenty times.
+    assert!(begun.elapsed() >= 2 * delay);
+    assert!(begun.elapsed() < 20 * delay, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_proxy_that_moved_leads_new_connections_elsewhere_and_to_a_unix_socket_too() {
+    let proxy = echo().await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.write_all(b"elsewhere").await;
+        }
+    });
+    let mut open = connect(&proxy).await;
+    assert_eq!(say(&mut open, "hello").await.unwrap().unwrap(), "hello");
+    proxy.move_to(Target::Unix(path));
+    let mut moved = connect(&proxy).await;
+    let mut heard = String::new();
+    moved.read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, "elsewhere");
+    assert_eq!(say(&mut open, "hello").await.unwrap().unwrap(), "hello");
+}
+
+#[tokio::test]
+async fn a_daemon_sends_through_the_proxies_on_its_wires() {
+    let mut rig = Rig::new(Setup::quick(), "").await;
+    let wires = rig.wires().await;
+    let daemon = rig.daemon().await;
+    assert!(wires.database.open() > 0);
+    let to = recipients(1);
+    rig.opt_in(&to).await;
+    sqlx::query("select postrider.enqueue($1, 'order_shipped', '{\"body\": {\"name\": \"Ada\", \"order\": \"1\", \"carrier\": \"DHL\"}}', language => 'en_US')")
+        .bind(&to[0])
+        .execute(rig.pool())
+        .await
+        .unwrap();
+    rig.queue_is_empty().await;
+    assert!(wires.provider.accepted() > 0);
+    let (status, log) = daemon.terminate().await;
+    assert!(status.success(), "{log}");
 }

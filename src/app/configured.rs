@@ -4,9 +4,9 @@ use serde_json::Value;
 
 use crate::{
     channel::whatsapp::Endpoint,
-    config::{Config, ConfigError, Environment, LimitScope, OnUnknown},
+    config::{Config, ConfigError, Environment, LimitScope},
     http::webhook,
-    rules::keywords::Keywords,
+    rules::{keywords::Keywords, unknown::OnUnknown},
     store::{
         ConnectOptions,
         facts::{MirroredAccount, MirroredConfig, MirroredKind, MirroredSender},
@@ -78,6 +78,10 @@ pub fn mirrored(config: &Config) -> MirroredConfig {
                 Value::from(config.templates.default_language.replace('-', "_")),
             ),
             ("ring".to_owned(), Value::from(config.enqueue.ring)),
+            (
+                "lease_ttl_ms".to_owned(),
+                Value::from(config.dispatch.lease_ttl_ms),
+            ),
             (
                 "on_recategorised".to_owned(),
                 Value::from(config.templates.on_recategorised.as_str()),

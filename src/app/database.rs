@@ -9,7 +9,7 @@ use super::configured;
 use crate::{
     config::{Config, DatabaseSource, DatabaseUrl, Environment},
     store::{
-        ConnectOptions, Store, StoreError,
+        self, ConnectOptions, Store, StoreError,
         embedded::{self, Embedded, EmbeddedError},
         migrate,
     },
@@ -17,15 +17,15 @@ use crate::{
 
 /// The first wait for a database that is away; doubled up to the longest.
 const WAIT_FIRST: Duration = Duration::from_millis(250);
-const WAIT_MAX: Duration = Duration::from_secs(15);
+const WAIT_MAX: Duration = Duration::from_secs(5);
+/// Connections that do not come back by then are left to the process's end.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
 /// A connected database, and its server where that is our own: it stops when this is dropped.
 #[derive(Debug)]
 pub struct Database {
     /// The connections.
     pub store: Store,
-    /// How they were made, for those who need connections of their own.
-    pub url: String,
     /// Who said which database it is.
     pub source: DatabaseSource,
     embedded: Option<Embedded>,
@@ -45,16 +45,22 @@ impl Database {
         Ok(place.with(store))
     }
 
-    /// Connects, as soon as the database is there; says now and then that it is not.
+    /// Connects, as soon as the database is there; says now and then that it is not. `session` is what the server shows of
+    /// the connections.
     ///
     /// # Errors
     /// When no database is named, the private server does not start, or the URL is wrong.
-    pub async fn wait_for(config: &Config, environment: &Environment) -> anyhow::Result<Self> {
+    pub async fn wait_for(
+        config: &Config,
+        environment: &Environment,
+        session: &str,
+    ) -> anyhow::Result<Self> {
         let place = Place::find(config, environment).await?;
         let mut wait = WAIT_FIRST;
         loop {
             let options = ConnectOptions {
                 generic_plans: true,
+                application_name: session.to_owned(),
                 ..configured::connect_options(config)
             };
             match place.connect(options).await {
@@ -90,12 +96,24 @@ impl Database {
     /// # Errors
     /// When it does not stop in good order.
     pub async fn close(self) -> anyhow::Result<()> {
-        self.store.pool().close().await;
+        let closing = self.store.pool().close();
+        if tokio::time::timeout(CLOSE_LIMIT, closing).await.is_err() {
+            tracing::debug!("some connections to the database were not closed in good order");
+        }
         match self.embedded {
             Some(embedded) => Ok(embedded.stop().await?),
             None => Ok(()),
         }
     }
+}
+
+/// Whether an error says that the database is away, however deep it stands.
+#[must_use]
+pub fn is_away(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let of_store = cause.downcast_ref().is_some_and(StoreError::is_away);
+        of_store || cause.downcast_ref().is_some_and(store::is_away)
+    })
 }
 
 /// Where the database is.
@@ -147,7 +165,6 @@ impl Place {
     fn with(self, store: Store) -> Database {
         Database {
             store,
-            url: self.url,
             source: self.source,
             embedded: self.embedded,
         }

@@ -71,6 +71,7 @@ mod tests {
             "lease_held 0",
             "database_seconds_count{statement=\"look\"} 1",
             "jobs_moved_total 0",
+            "unknown_resent_total 0",
             concat!("build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         ] {
             assert!(

@@ -3,10 +3,13 @@
 pub mod configured;
 pub mod database;
 mod metering;
+mod presence;
 mod receiving;
 mod sending;
 pub mod syncing;
 mod upkeep;
+mod verifying;
+mod watching;
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -31,13 +34,12 @@ use crate::{
 use database::Database;
 use metering::Meters;
 use syncing::Syncing;
+use watching::Watching;
 
 /// Monitoring asks once in a while; a few connections are plenty.
 const OPS_CONNECTIONS: usize = 64;
-/// How often the database is asked whether it is there.
-const DATABASE_EVERY: Duration = Duration::from_secs(2);
-/// A database that has not answered for this long is away.
-const DATABASE_AWAY_AFTER: Duration = Duration::from_secs(10);
+/// A database that went away while we start is tried again after this.
+const BEGIN_AGAIN: Duration = Duration::from_secs(1);
 /// The sync at the start holds up sending for at most this: what was known before still holds.
 const FIRST_SYNC_LIMIT: Duration = Duration::from_secs(60);
 
@@ -48,7 +50,7 @@ pub enum Role {
     Dispatch,
     /// Takes the provider's calls and brings receipts into messages.
     Webhook,
-    /// Ends expired jobs, makes partitions, syncs with the provider.
+    /// Ends expired jobs, makes partitions, verifies, syncs with the provider.
     Upkeep,
     /// Counts the queue.
     Metrics,
@@ -57,6 +59,17 @@ pub enum Role {
 impl Role {
     /// Every role, for a process that does all.
     pub const ALL: [Self; 4] = [Self::Dispatch, Self::Webhook, Self::Upkeep, Self::Metrics];
+
+    /// As people write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dispatch => "dispatch",
+            Self::Webhook => "webhook",
+            Self::Upkeep => "upkeep",
+            Self::Metrics => "metrics",
+        }
+    }
 }
 
 /// What the parts share.
@@ -70,6 +83,8 @@ struct Shared {
     readiness: Readiness,
     /// Rung when something changed at the provider.
     sync_asked: Arc<Notify>,
+    /// What the names of our database sessions begin with.
+    session: String,
     roles: BTreeSet<Role>,
 }
 
@@ -103,7 +118,9 @@ pub async fn run(
     serve_ops(&mut service, &config, &metrics, &readiness).await?;
     readiness.not_ready("database", "not connected yet");
 
-    let connecting = Database::wait_for(&config, &environment);
+    // With the instance's id and a mark of this run, so that whoever takes over after us can tell our sessions from others.
+    let session = format!("postrider {}.{:04x}", instance.id(), rand::random::<u16>());
+    let connecting = Database::wait_for(&config, &environment, &session);
     let Some(database) = service
         .prepare("waiting for the database", connecting)
         .await
@@ -120,6 +137,7 @@ pub async fn run(
         meters,
         readiness,
         sync_asked: Arc::default(),
+        session,
         roles,
     };
     let result = run_connected(service, shared, live, &database, &instance).await;
@@ -135,23 +153,22 @@ async fn run_connected(
     database: &Database,
     instance: &Instance,
 ) -> anyhow::Result<()> {
-    let Some(begun) = service
-        .prepare("checking the schema", begin(&shared, database))
-        .await
-    else {
+    let connect = configured::connect_options(&shared.config.borrow());
+    let state_dir = shared.config.borrow().state_dir(&shared.environment);
+    let mut watching = Watching::new(&shared.store, connect, instance.id(), &state_dir);
+    let beginning = begin_when_there(&shared, database, &mut watching);
+    let Some(begun) = service.prepare("checking the schema", beginning).await else {
         return Ok(());
     };
-    begun?;
-    service.spawn(
-        "database watch",
-        Phase::Close,
-        watch_database(shared.clone(), service.stop().close.clone()),
-    );
+    let installation = begun?;
+    presence::start(&mut service, &shared, instance).await?;
+    let watching = watching.run(shared.readiness.clone(), service.stop().close.clone());
+    service.spawn("database watch", Phase::Close, watching);
     if shared.has(Role::Webhook) {
-        receiving::start(&mut service, &shared).await?;
+        receiving::start(&mut service, &shared, installation).await?;
     }
     if shared.has(Role::Upkeep) {
-        start_upkeep(&mut service, &shared);
+        start_upkeep(&mut service, &shared, instance);
     }
     if shared.has(Role::Metrics) {
         let sampling = upkeep::sample(
@@ -172,7 +189,7 @@ async fn run_connected(
         service.spawn("sync", Phase::Drain, syncing);
     }
     let crew = if shared.has(Role::Dispatch) {
-        Some(sending::start(&mut service, &shared, database, instance)?)
+        Some(sending::start(&mut service, &shared, instance)?)
     } else {
         None
     };
@@ -187,9 +204,32 @@ async fn run_connected(
         .await?)
 }
 
-/// What must be right before anything starts: the schema, the partitions, and the configuration where SQL sees it.
-async fn begin(shared: &Shared, database: &Database) -> anyhow::Result<()> {
+/// As [`begin`], through any number of moments in which the database is away.
+async fn begin_when_there(
+    shared: &Shared,
+    database: &Database,
+    watching: &mut Watching,
+) -> anyhow::Result<String> {
+    loop {
+        match begin(shared, database, watching).await {
+            Err(error) if database::is_away(&error) => {
+                tracing::warn!("the database went away at the start: {error:#}");
+            }
+            begun => return begun,
+        }
+        tokio::time::sleep(BEGIN_AGAIN).await;
+    }
+}
+
+/// What must be right before anything starts: the schema, the partitions, the configuration where SQL sees it, and that the
+/// database is not older than we know. Returns the name of this installation.
+async fn begin(
+    shared: &Shared,
+    database: &Database,
+    watching: &mut Watching,
+) -> anyhow::Result<String> {
     database.check_schema().await?;
+    watching.turn().await?;
     upkeep::make_partitions(&shared.store)
         .await
         .context("making partitions")?;
@@ -197,8 +237,9 @@ async fn begin(shared: &Shared, database: &Database) -> anyhow::Result<()> {
     facts::mirror(shared.store.pool(), &mirrored)
         .await
         .context("writing the configuration into the database")?;
+    let facts = facts::load(shared.store.pool()).await?;
     shared.readiness.ready("schema");
-    Ok(())
+    Ok(facts.settings.installation().to_owned())
 }
 
 /// Without templates every job would be refused, so sending waits for the first look at them.
@@ -226,9 +267,19 @@ fn syncing(shared: &Shared) -> Syncing {
     }
 }
 
-fn start_upkeep(service: &mut Service, shared: &Shared) {
-    let running = upkeep::run(shared.store.clone(), service.stop().drain.clone());
+fn start_upkeep(service: &mut Service, shared: &Shared, instance: &Instance) {
+    let running = upkeep::run(
+        shared.store.clone(),
+        instance.id().to_owned(),
+        service.stop().drain.clone(),
+    );
     service.spawn("upkeep", Phase::Drain, running);
+    let verifying = verifying::run(
+        shared.store.clone(),
+        Arc::clone(&shared.metrics),
+        service.stop().drain.clone(),
+    );
+    service.spawn("verify", Phase::Drain, verifying);
 }
 
 async fn serve_ops(
@@ -250,22 +301,6 @@ async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {key} = {address}"))
-}
-
-/// Readiness goes by whether the database answers now.
-async fn watch_database(
-    shared: Shared,
-    stop: tokio_util::sync::CancellationToken,
-) -> anyhow::Result<()> {
-    let mut every = tokio::time::interval(DATABASE_EVERY);
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(every.tick()).await.is_some() {
-        match shared.store.ping().await {
-            Ok(()) => shared.readiness.ready_for("database", DATABASE_AWAY_AFTER),
-            Err(error) => shared.readiness.not_ready("database", error.to_string()),
-        }
-    }
-    Ok(())
 }
 
 /// Brings a reloaded configuration to where SQL functions and other instances see it.

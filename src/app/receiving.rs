@@ -13,12 +13,14 @@ use crate::{
         webhook::{self, WebhookSettings},
     },
     service::{Phase, Service},
-    store::facts,
 };
 
-pub(super) async fn start(service: &mut Service, shared: &Shared) -> anyhow::Result<()> {
+pub(super) async fn start(
+    service: &mut Service,
+    shared: &Shared,
+    installation: String,
+) -> anyhow::Result<()> {
     let config = Arc::clone(&shared.config.borrow());
-    let installation = installation(shared).await?;
     let settings = settings(shared, &config, &installation)?;
     let listener = bind("webhook.listen", config.webhook.listen).await?;
     let max_connections = config.webhook.max_connections;
@@ -32,6 +34,7 @@ pub(super) async fn start(service: &mut Service, shared: &Shared) -> anyhow::Res
         shared.store.pool().clone(),
         Arc::clone(&bell),
         meters.clone(),
+        close.clone(),
     );
     let closing = close.clone();
     service.spawn("webhook", Phase::Close, async move {
@@ -51,14 +54,6 @@ pub(super) async fn start(service: &mut Service, shared: &Shared) -> anyhow::Res
         follow(shared.clone(), installation, sender, close),
     );
     Ok(())
-}
-
-async fn installation(shared: &Shared) -> Result<String, sqlx::Error> {
-    Ok(facts::load(shared.store.pool())
-        .await?
-        .settings
-        .installation()
-        .to_owned())
 }
 
 fn settings(

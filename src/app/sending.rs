@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Shared, configured, database::Database};
+use super::{Shared, configured};
 use crate::{
     channel::whatsapp::Client,
     config::{Config, Environment, Rate, Whitespace},
@@ -20,6 +20,7 @@ use crate::{
         knowing::{Guide, Knowing, Share},
         leasing::{self, Leasing},
         moving::Moving,
+        resolving::Resolving,
         ringing,
         showing::Showing,
         worker::Settings,
@@ -28,27 +29,32 @@ use crate::{
     instance::Instance,
     rules::{pace, pair::Allowance, retry::Policy, template},
     service::{Phase, Service},
+    store::{ConnectOptions, lease::Holder},
 };
 
-/// Leases are renewed every second; after a few that failed, somebody else may have them.
-const LEASES_READY_FOR: Duration = Duration::from_secs(5);
+/// After its request's timeout, an outcome is written within this, or not soon.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
 /// Requests on one HTTP/2 connection at once.
 const IN_FLIGHT_PER_CONNECTION: usize = 100;
 
 pub(super) fn start(
     service: &mut Service,
     shared: &Shared,
-    database: &Database,
     instance: &Instance,
 ) -> anyhow::Result<Crew> {
     let config = Arc::clone(&shared.config.borrow());
     let (crew, seats) = Crew::new(config.dispatch.worker_threads());
     let (learned, told) = mpsc::unbounded_channel();
+    let (quiet, told_quiet) = mpsc::unbounded_channel();
     let tools = Tools {
-        database_url: database.url.clone(),
-        connect: configured::connect_options(&config),
+        store: shared.store.clone(),
+        connect: ConnectOptions {
+            application_name: shared.session.clone(),
+            ..configured::connect_options(&config)
+        },
         endpoint: configured::endpoint(&config),
         learned,
+        quiet,
         meters: shared.meters.dispatch.clone(),
     };
     let stop = service.stop().clone();
@@ -91,7 +97,7 @@ pub(super) fn start(
     let applying = Applying {
         store: shared.store.clone(),
         learned: told,
-        changed,
+        changed: Arc::clone(&changed),
         resync: Arc::clone(&shared.sync_asked),
     };
     service.spawn(
@@ -99,10 +105,38 @@ pub(super) fn start(
         Phase::Close,
         without_fail(applying.run(stop.close.clone())),
     );
+    start_resolving(service, shared);
     let ringing = ringing::run(shared.store.clone(), crew.clone(), stop.drain.clone());
     service.spawn("bell", Phase::Drain, without_fail(ringing));
-    start_leasing(service, shared, &crew, instance);
+    let leasing = Leasing {
+        store: shared.store.clone(),
+        holder: holder(shared, &config, instance),
+        give_back_within: config.whatsapp.request_timeout() + WRITTEN_WITHIN,
+        crew: crew.clone(),
+        quiet: told_quiet,
+        changed,
+        held: watch::Sender::new(0),
+    };
+    start_leasing(service, shared, &config, leasing);
     Ok(crew)
+}
+
+/// Unknown jobs are decided on by this instance as by any other.
+fn start_resolving(service: &mut Service, shared: &Shared) {
+    let max_resends =
+        |config: &Config| i32::try_from(config.dispatch.max_unknown_resends).unwrap_or(i32::MAX);
+    let config = shared.config.clone();
+    let resolving = Resolving {
+        store: shared.store.clone(),
+        max_resends: Box::new(move || max_resends(&config.borrow())),
+        meters: shared.meters.dispatch.clone(),
+    };
+    let drain = service.stop().drain.clone();
+    service.spawn(
+        "unknown outcomes",
+        Phase::Drain,
+        without_fail(resolving.run(drain)),
+    );
 }
 
 fn worker_settings(config: &Config, index: usize) -> Settings {
@@ -202,38 +236,39 @@ async fn follow(
     Ok(())
 }
 
-/// Leases are kept until the workers are done, and then handed back, so that a successor need not wait for them to run out.
-fn start_leasing(service: &mut Service, shared: &Shared, crew: &Crew, instance: &Instance) {
-    let held = watch::Sender::new(0);
+/// Leases are kept until the workers are done, and those that are left then are handed back, so that a successor need not
+/// wait for them to run out.
+fn start_leasing(service: &mut Service, shared: &Shared, config: &Config, leasing: Leasing) {
     shared.readiness.not_ready("leases", "not taken yet");
+    let stop = service.stop().clone();
     let showing = show_leases(
-        held.subscribe(),
+        leasing.held.subscribe(),
         shared.clone(),
-        service.stop().close.clone(),
+        config.dispatch.lease_ttl(),
+        stop.close.clone(),
     );
     service.spawn("lease readiness", Phase::Close, showing);
-
-    let (store, instance) = (shared.store.clone(), instance.id().to_owned());
-    let leasing = Leasing {
-        store: store.clone(),
-        instance: instance.clone(),
-        crew: crew.clone(),
-        held,
-    };
-    let close = service.stop().close.clone();
-    let keeping = async move {
-        leasing.run(close).await;
-        if let Err(error) = leasing::hand_back(&store, &instance).await {
-            tracing::warn!(%error, "the leases could not be handed back; they run out by themselves");
-        }
-    };
+    let keeping = leasing.run(stop.drain, stop.close);
     service.spawn("leases", Phase::Close, without_fail(keeping));
 }
 
-/// Each renewal shows that this instance may still send.
+/// Who takes the leases.
+fn holder(shared: &Shared, config: &Config, instance: &Instance) -> Holder {
+    let ttl = config.dispatch.lease_ttl();
+    Holder {
+        instance: instance.id().to_owned(),
+        session: shared.session.clone(),
+        ttl,
+        patience: leasing::patience(ttl),
+    }
+}
+
+/// Each renewal shows that this instance may send, also when it has no shard: there may be more instances than shards. After
+/// as long without one as a lease holds, others send.
 async fn show_leases(
     mut held: watch::Receiver<usize>,
     shared: Shared,
+    ready_for: Duration,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     while let Some(Ok(())) = stop.run_until_cancelled(held.changed()).await {
@@ -242,7 +277,7 @@ async fn show_leases(
             .metrics
             .lease_held
             .set(i64::try_from(shards).unwrap_or(i64::MAX));
-        shared.readiness.ready_for("leases", LEASES_READY_FOR);
+        shared.readiness.ready_for("leases", ready_for);
     }
     stop.cancelled().await;
     Ok(())

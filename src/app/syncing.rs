@@ -17,6 +17,7 @@ use crate::{
     store::{
         Store,
         sync::{self, Changes, NumberRow, TemplateRow},
+        within,
     },
 };
 
@@ -26,6 +27,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(30);
 /// How often the database is asked whether a webhook, here or in another process, told of something that we do not know.
 /// Several at once make one sync.
 const ASKED_EVERY: Duration = Duration::from_secs(5);
+/// It takes no time; on a connection that hangs it takes for ever.
+const ASKED_MAX: Duration = Duration::from_secs(10);
+/// A sync that takes longer hangs; it is begun anew.
+const SYNC_MAX: Duration = Duration::from_secs(600);
 
 /// What syncing one account found.
 #[derive(Debug, Clone, Serialize)]
@@ -208,7 +213,7 @@ impl Syncing {
         loop {
             tokio::time::sleep(ASKED_EVERY).await;
             // A database that is away is told of elsewhere.
-            if let Ok(true) = sync::take_asked(self.store.pool()).await {
+            if let Ok(true) = within(ASKED_MAX, sync::take_asked(self.store.pool())).await {
                 return;
             }
         }
@@ -229,8 +234,9 @@ impl Syncing {
                 () = self.asked_by_webhook() => {}
                 () = tokio::time::sleep(pause) => {}
             }
-            went_well = match stop.run_until_cancelled(self.all()).await {
-                Some(went_well) => went_well,
+            let syncing = tokio::time::timeout(SYNC_MAX, self.all());
+            went_well = match stop.run_until_cancelled(syncing).await {
+                Some(synced) => synced.unwrap_or(false),
                 None => return Ok(()),
             };
         }

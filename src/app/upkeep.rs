@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     clock,
     metrics::Metrics,
-    store::{Store, facts, ledger, sample::Sampler, upkeep},
+    store::{Store, facts, instance, ledger, sample::Sampler, upkeep, within},
 };
 
 /// An expired job is told within this.
@@ -24,6 +24,14 @@ const PARTITIONS_EVERY: Duration = Duration::from_secs(3600);
 const PAUSES_EVERY: Duration = Duration::from_secs(60);
 /// Held messages that were sent are remembered for a day.
 const RELEASED_EVERY: Duration = Duration::from_secs(600);
+/// A process that was not heard of for a day is cleared away.
+const GONE_EVERY: Duration = Duration::from_secs(3600);
+/// One process does all this for all. It says so as often as this, and after so long without a word another one does.
+const DUTY: &str = "upkeep";
+const DUTY_EVERY: Duration = Duration::from_secs(1);
+const DUTY_FOR: Duration = Duration::from_secs(5);
+/// What takes longer is on a connection that hangs.
+const WORK_MAX: Duration = Duration::from_secs(120);
 /// How fresh gauges are. Counting reads the whole queue, so after a long count it rests for much longer.
 const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 const SAMPLE_REST: u32 = 20;
@@ -40,8 +48,60 @@ pub(super) async fn make_partitions(store: &Store) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Ends jobs whose time is over, makes partitions, clears pauses away, until `stop`.
-pub(super) async fn run(store: Store, stop: CancellationToken) -> anyhow::Result<()> {
+/// Does what is to be done until `stop`, while no other process does: one is enough.
+pub(super) async fn run(
+    store: Store,
+    instance: String,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut done: Option<Doing> = None;
+    let mut every = tokio::time::interval(DUTY_EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(every.tick()).await.is_some() {
+        match instance::takes_duty(store.pool(), DUTY, &instance, DUTY_FOR).await {
+            Ok(true) => _ = done.get_or_insert_with(|| Doing::start(&store)),
+            Ok(false) => done = None,
+            // Whoever does it next does it as well, and both do no harm.
+            Err(error) => tracing::debug!(%error, "the upkeep's turn could not be renewed"),
+        }
+    }
+    if let Some(doing) = done.take() {
+        doing.end().await;
+        if let Err(error) = instance::leaves_duty(store.pool(), DUTY, &instance).await {
+            tracing::debug!(%error, "the upkeep's turn could not be given back");
+        }
+    }
+    Ok(())
+}
+
+/// The work while it is ours. It ends when this is dropped, at the end of what it is at.
+struct Doing {
+    stop: CancellationToken,
+    work: tokio::task::JoinHandle<()>,
+}
+
+impl Doing {
+    fn start(store: &Store) -> Self {
+        let stop = CancellationToken::new();
+        let work = tokio::spawn(work(store.clone(), stop.clone()));
+        Self { stop, work }
+    }
+
+    async fn end(mut self) {
+        self.stop.cancel();
+        // It panics only where a statement of ours is wrong, which was logged.
+        _ = (&mut self.work).await;
+    }
+}
+
+impl Drop for Doing {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Ends jobs whose time is over, makes partitions, clears away what is over, until `stop`.
+async fn work(store: Store, stop: CancellationToken) {
     let expiring = || expire(store.clone());
     let partitioning = || {
         let store = store.clone();
@@ -54,6 +114,10 @@ pub(super) async fn run(store: Store, stop: CancellationToken) -> anyhow::Result
     let forgetting = || {
         let store = store.clone();
         async move { ledger::forget_released(store.pool()).await.map(drop) }
+    };
+    let burying = || {
+        let store = store.clone();
+        async move { instance::forget_gone(store.pool()).await.map(drop) }
     };
     tokio::join!(
         each(
@@ -80,8 +144,13 @@ pub(super) async fn run(store: Store, stop: CancellationToken) -> anyhow::Result
             "what no longer counts against a messaging limit could not be cleared away",
             forgetting
         ),
+        each(
+            GONE_EVERY,
+            &stop,
+            "processes that are gone could not be cleared away",
+            burying
+        ),
     );
-    Ok(())
 }
 
 async fn expire(store: Store) -> Result<(), sqlx::Error> {
@@ -106,7 +175,8 @@ pub(super) async fn sample(
     let start = Instant::now();
     loop {
         let began = Instant::now();
-        match sampler.take(store.pool(), start.elapsed()).await {
+        let counted = sampler.take(store.pool(), start.elapsed());
+        match within(WORK_MAX, counted).await {
             Ok(sample) => metrics.show(&sample),
             Err(error) => tracing::warn!(%error, "the queue could not be counted"),
         }
@@ -131,7 +201,7 @@ async fn each<F: Future<Output = Result<(), sqlx::Error>>>(
     let mut every = tokio::time::interval(period);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(every.tick()).await.is_some() {
-        if let Err(error) = work().await {
+        if let Err(error) = within(WORK_MAX, work()).await {
             tracing::warn!(%error, "{complaint}");
         }
     }

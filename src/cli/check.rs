@@ -230,7 +230,7 @@ async fn check_server(database: &Database, report: &mut Report) -> anyhow::Resul
         );
     }
     if server.is_standby {
-        let mend = "name the primary, or all hosts with target_session_attrs=read-write";
+        let mend = "name all hosts by commas, without target_session_attrs=any";
         report.problem(
             "database",
             Exit::Failed,
@@ -270,7 +270,10 @@ async fn check_supplies(store: &Store, report: &mut Report) -> anyhow::Result<()
             "set the webhook's address in the provider's console, and subscribe the app to the account",
         ),
     }
-    if supplies.pauses > 0 {
+    if let Some(reason) = supplies.all_paused {
+        let what = format!("everything is paused: {reason}");
+        report.warn("sending", what, "postrider resume all lets it go on");
+    } else if supplies.pauses > 0 {
         let what = format!("{} pauses hold something back", supplies.pauses);
         report.warn("sending", what, "postrider status says what and why");
     }

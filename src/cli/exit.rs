@@ -59,10 +59,12 @@ impl Exit {
 
 fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref::<StoreError>() {
-        return error
-            .is_away()
-            .then_some(Exit::DatabaseAway)
-            .or_else(|| matches!(error, StoreError::Url(_)).then_some(Exit::Config));
+        return match error {
+            error if error.is_away() => Some(Exit::DatabaseAway),
+            StoreError::Url(_) => Some(Exit::Config),
+            StoreError::Unreachable(hosts) => hosts.error().and_then(of_database),
+            StoreError::Database(_) => None,
+        };
     }
     if let Some(error) = cause.downcast_ref::<sqlx::Error>() {
         return of_database(error);
@@ -125,7 +127,7 @@ mod tests {
             .context("outer")
             .context("outermost");
         assert_eq!(Exit::of(&config), Exit::Config);
-        let away = anyhow::Error::new(StoreError::Unreachable(sqlx::Error::PoolTimedOut));
+        let away = anyhow::Error::new(StoreError::Unreachable(sqlx::Error::PoolTimedOut.into()));
         assert_eq!(Exit::of(&away), Exit::DatabaseAway);
         assert_eq!(
             Exit::of(&anyhow::Error::new(sqlx::Error::PoolTimedOut)),

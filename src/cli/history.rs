@@ -1,4 +1,4 @@
-//! `postrider history`: who paused, resumed and changed what, when and why. The newest come last, where the eye is.
+//! `postrider history`: who paused, resumed, redrove and changed what, when and why. The newest come last, where the eye is.
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -15,7 +15,7 @@ pub(super) struct HistoryArgs {
     /// Events whose target contains this: a number, an account, a template's name, ...
     #[arg(long, value_name = "TEXT")]
     target: Option<String>,
-    /// Events of this sort: pause, resume, template_status, messaging_limit, ...
+    /// Events of this sort: pause, resume, redrive, template_status, messaging_limit, ...
     #[arg(long, value_name = "WORD")]
     action: Option<String>,
     /// No more than this, the newest
@@ -60,7 +60,8 @@ fn why(detail: Option<&Value>) -> String {
     let until = text("until").map(|until| format!("until {until}"));
     let said = detail.get("said").and_then(said);
     let code = text("code").map(|code| format!("code {code}"));
-    let parts = [change, text("reason"), text("why"), said, code, until];
+    let jobs = text("jobs").map(|jobs| format!("{jobs} jobs"));
+    let parts = [change, jobs, text("reason"), text("why"), said, code, until];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
@@ -103,6 +104,10 @@ mod tests {
                 "quality, code 131048, until 2026-09-22T08:00:00+00:00",
             ),
             (json!({"said": {"event": "PIN_CHANGED"}}), "PIN_CHANGED"),
+            (
+                json!({"jobs": 12, "why": "the provider was down", "filter": {"kind": ["order"]}}),
+                "12 jobs, the provider was down",
+            ),
             (
                 json!({"said": {"event": "x", "alert_info": {"alert_type": "OBA_APPROVED"}}}),
                 "OBA_APPROVED",

@@ -3,12 +3,16 @@
 use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use clap::{ArgGroup, Subcommand};
+use serde::Serialize;
 use sqlx::PgPool;
 
 use super::{Context, Exit, Output, output::time};
 use crate::{
     rules::{address::Address, job::State},
-    store::jobs::{self, Filter, JobStatus, Withdraw},
+    store::{
+        dead::{self, Trace},
+        jobs::{self, Filter, JobStatus, Withdraw},
+    },
 };
 
 /// Arguments of `postrider jobs`.
@@ -128,18 +132,40 @@ async fn list(pool: &PgPool, args: ListArgs, output: &Output) -> anyhow::Result<
     Ok(Exit::Done)
 }
 
+/// A job with what was done to it when it was a dead letter.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    job: JobStatus,
+    traces: Vec<Trace>,
+}
+
 async fn show(pool: &PgPool, ids: &[i64], output: &Output) -> anyhow::Result<Exit> {
-    let mut rows = jobs::show(pool, ids).await?;
-    for job in &mut rows {
-        hide(job, output);
-        output.one(job, || text(job))?;
-    }
-    let missing: Vec<_> = ids
+    let rows = jobs::show(pool, ids).await?;
+    let mut traces = dead::traces(pool, ids).await?;
+    let missing: Vec<i64> = ids
         .iter()
         .filter(|id| !rows.iter().any(|job| job.id == **id))
+        .copied()
         .collect();
+    for mut job in rows {
+        hide(&mut job, output);
+        let traces = traces.extract_if(.., |trace| trace.job == job.id).collect();
+        let shown = Shown { job, traces };
+        output.one(&shown, || {
+            let lines = shown
+                .traces
+                .iter()
+                .map(|trace| format!("{:<20} {}\n", "dead letter", traced(trace)));
+            lines.fold(text(&shown.job), |text, line| text + &line)
+        })?;
+    }
     for id in &missing {
-        output.say(format_args!("there is no job {id}"))?;
+        let gone = traces.iter().rfind(|trace| trace.job == *id);
+        let how = gone
+            .map(|trace| format!("; it was {}", traced(trace)))
+            .unwrap_or_default();
+        output.say(format_args!("there is no job {id}{how}"))?;
     }
     Ok(if missing.is_empty() {
         Exit::Done
@@ -165,6 +191,27 @@ async fn cancel(pool: &PgPool, args: &CancelArgs, output: &Output) -> anyhow::Re
         }
     })?;
     Ok(if count > 0 { Exit::Done } else { Exit::Failed })
+}
+
+/// What was done to a dead letter, as the end of a sentence.
+pub(super) fn traced(trace: &Trace) -> String {
+    let done = if trace.action == "drop" {
+        "dropped"
+    } else {
+        "redriven"
+    };
+    let why = trace
+        .why
+        .as_ref()
+        .map(|why| format!(": {why}"))
+        .unwrap_or_default();
+    format!(
+        "{done} at {} UTC by {}{why} (it had ended as {}, {})",
+        time(trace.at),
+        trace.by,
+        trace.state,
+        trace.reason
+    )
 }
 
 /// Hides what tells whose it is, unless somebody asked for it. The provider's id holds the number, too.

@@ -6,8 +6,10 @@ pub mod output;
 mod check;
 mod consent;
 mod csv_row;
+mod dead;
 mod demo;
 mod enqueue;
+mod given;
 mod history;
 mod input;
 mod jobs;
@@ -20,6 +22,7 @@ mod sandbox;
 mod status;
 mod sync;
 mod templates;
+mod verify;
 mod why;
 
 use std::{ffi::OsString, io::Write as _, path::PathBuf};
@@ -88,7 +91,12 @@ enum Command {
     Pause(pause::PauseArgs),
     /// Let it go on, whoever stopped it
     Resume(pause::ResumeArgs),
-    /// Say who paused, resumed and changed what, when and why
+    /// List, redrive and drop dead letters: jobs that nobody will send again by themselves
+    #[command(alias = "dlq")]
+    Dead(Box<dead::DeadArgs>),
+    /// Prove that every job is in exactly one place, on the running system
+    Verify(verify::VerifyArgs),
+    /// Say who paused, resumed, redrove and changed what, when and why
     History(history::HistoryArgs),
     /// List the numbers with their limits, quality and backlog
     Numbers(numbers::NumbersArgs),
@@ -115,6 +123,8 @@ impl Command {
             Self::Status(args) => status::run(args, context).await,
             Self::Pause(args) => pause::pause(args, context).await,
             Self::Resume(args) => pause::resume(args, context).await,
+            Self::Dead(args) => dead::run(*args, context).await,
+            Self::Verify(args) => verify::run(args, context).await,
             Self::History(args) => history::run(args, context).await,
             Self::Numbers(args) => numbers::run(args, context).await,
             Self::Templates(args) => templates::run(args, context).await,

@@ -9,9 +9,9 @@ use crate::store::overview::{self, NumberStatus};
 #[derive(Debug, clap::Args)]
 pub(super) struct NumbersArgs {}
 
-const HEADINGS: [&str; 13] = [
+const HEADINGS: [&str; 14] = [
     "number", "phone", "status", "quality", "rate", "limit", "used", "room", "returns", "urgent",
-    "normal", "bulk", "paused",
+    "normal", "bulk", "sent by", "paused",
 ];
 
 pub(super) async fn run(_args: NumbersArgs, context: &Context) -> anyhow::Result<Exit> {
@@ -47,6 +47,7 @@ fn cells(row: &NumberStatus, now: DateTime<Utc>) -> Vec<String> {
         row.urgent_jobs.to_string(),
         row.normal_jobs.to_string(),
         row.bulk_jobs.to_string(),
+        row.sent_by.clone().unwrap_or_default(),
         row.paused.clone().unwrap_or_default(),
     ]
 }

@@ -4,7 +4,10 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::{Context, Exit, Output, numbers::returns, output::relative};
-use crate::store::overview::{self, Backlog, Ended, LimitUsage, Trouble};
+use crate::store::{
+    instance::{self, Seen},
+    overview::{self, Backlog, Ended, LimitUsage, Trouble},
+};
 
 /// Arguments of `postrider status`.
 #[derive(Debug, clap::Args)]
@@ -21,6 +24,7 @@ struct Status {
     backlog: Vec<Backlog>,
     last_hour: Vec<Ended>,
     limits: Vec<LimitUsage>,
+    instances: Vec<Seen>,
 }
 
 pub(super) async fn run(args: StatusArgs, context: &Context) -> anyhow::Result<Exit> {
@@ -31,6 +35,7 @@ pub(super) async fn run(args: StatusArgs, context: &Context) -> anyhow::Result<E
         backlog: overview::backlog(pool).await?,
         last_hour: overview::results(pool).await?,
         limits: overview::limits(pool).await?,
+        instances: instance::seen(pool).await?,
     };
     let output = &context.output;
     if args.check {
@@ -96,6 +101,7 @@ fn print(status: &Status, output: &Output, now: DateTime<Utc>) -> anyhow::Result
             row.jobs.to_string(),
         ]
     })?;
+    print_instances(&status.instances, output, now)?;
     if status.limits.is_empty() {
         return Ok(());
     }
@@ -121,6 +127,25 @@ fn print(status: &Status, output: &Output, now: DateTime<Utc>) -> anyhow::Result
     Ok(())
 }
 
+/// Who is there, and who sends for how much.
+fn print_instances(instances: &[Seen], output: &Output, now: DateTime<Utc>) -> anyhow::Result<()> {
+    if instances.is_empty() {
+        return Ok(output.say("\nNo daemon runs.")?);
+    }
+    output.say("\nDaemons")?;
+    let headings = ["instance", "host", "does", "sends for", "started"];
+    output.rows(instances, &headings, |row| {
+        vec![
+            row.instance.clone(),
+            format!("{} (pid {})", row.host, row.pid),
+            row.roles.join(", "),
+            format!("{} numbers", row.numbers),
+            relative(row.started_at, now),
+        ]
+    })?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +162,7 @@ mod tests {
             backlog: Vec::new(),
             last_hour: Vec::new(),
             limits: Vec::new(),
+            instances: Vec::new(),
         }
     }
 

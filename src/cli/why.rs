@@ -7,7 +7,7 @@ use sqlx::PgPool;
 
 use super::{
     Context, Exit,
-    jobs::hide,
+    jobs::{hide, traced},
     output::{relative, time},
 };
 use crate::{
@@ -15,7 +15,10 @@ use crate::{
         address::Address,
         job::{FinalReason, State, WaitReason},
     },
-    store::jobs::{self, Answer, Filter, JobStatus},
+    store::{
+        dead::{self, Trace},
+        jobs::{self, Answer, Filter, JobStatus},
+    },
 };
 
 /// As many of a recipient's or reference's jobs are explained.
@@ -35,6 +38,7 @@ struct Explained {
     job: JobStatus,
     sentence: String,
     answers: Vec<Answer>,
+    traces: Vec<Trace>,
 }
 
 pub(super) async fn run(args: WhyArgs, context: &Context) -> anyhow::Result<Exit> {
@@ -44,18 +48,18 @@ pub(super) async fn run(args: WhyArgs, context: &Context) -> anyhow::Result<Exit
         .await
         .context("looking for the job")?;
     if jobs.is_empty() {
-        context
-            .output
-            .say("there is no job of that id, reference or recipient")?;
+        context.output.say(gone(pool, &args.what).await?)?;
         return Ok(Exit::Failed);
     }
     for mut job in jobs {
         hide(&mut job, &context.output);
         let answers = jobs::answers(pool, job.id).await?;
+        let traces = dead::traces(pool, &[job.id]).await?;
         let explained = Explained {
             sentence: sentence(&job, now),
             job,
             answers,
+            traces,
         };
         context.output.one(&explained, || text(&explained))?;
     }
@@ -99,18 +103,36 @@ fn text(explained: &Explained) -> String {
         "job {}{of}, {} to {}: {}",
         job.id, job.kind, job.recipient, explained.sentence
     );
-    explained.answers.iter().fold(head, |text, answer| {
+    let answers = explained.answers.iter().map(|answer| {
         let code = answer
             .code
             .map(|code| format!(" {code}"))
             .unwrap_or_default();
         let detail = answer.detail.as_deref().unwrap_or_default();
-        format!(
-            "{text}\n  {}  attempt {}: {}{code} {detail}",
-            time(answer.at),
-            answer.attempt,
-            answer.outcome
-        )
+        let line = format!(
+            "attempt {}: {}{code} {detail}",
+            answer.attempt, answer.outcome
+        );
+        (answer.at, line)
+    });
+    let traces = explained
+        .traces
+        .iter()
+        .map(|trace| (trace.at, traced(trace)));
+    let mut lines: Vec<_> = answers.chain(traces).collect();
+    lines.sort_by_key(|(at, _)| *at);
+    lines.into_iter().fold(head, |text, (at, line)| {
+        format!("{text}\n  {}  {}", time(at), line.trim_end())
+    })
+}
+
+/// What to say of a job that is not there.
+async fn gone(pool: &PgPool, what: &str) -> Result<String, sqlx::Error> {
+    let id = what.parse().unwrap_or(0);
+    let traces = dead::traces(pool, &[id]).await?;
+    Ok(match traces.last() {
+        Some(trace) => format!("job {id} is gone: {}", traced(trace)),
+        None => "there is no job of that id, reference or recipient".to_owned(),
     })
 }
 
@@ -131,20 +153,44 @@ fn sentence(job: &JobStatus, now: DateTime<Utc>) -> String {
         Ok(State::Waiting) => {
             let because = reason.parse().map(waits_for).unwrap_or(reason);
             let due = job.due_at.filter(|at| *at > now);
-            format!("waits: {because}{detail}; it can go{}", if due.is_some() { when(due) } else { " when that ends".to_owned() })
+            format!(
+                "waits: {because}{detail}; it can go{}",
+                if due.is_some() {
+                    when(due)
+                } else {
+                    " when that ends".to_owned()
+                }
+            )
         }
-        Ok(State::Sending) => "is being sent: the request is out and the answer is not here yet".to_owned(),
-        Ok(State::Unknown) if job.r#final => "perhaps sent: no answer came, and no receipt said what became of it".to_owned(),
-        Ok(State::Unknown) => "perhaps sent: no answer came; it waits for its receipt and is not sent again until then".to_owned(),
-        Ok(State::Accepted) => format!("accepted by the provider{}, no receipt yet", when(job.accepted_at)),
-        Ok(State::Held) => format!("accepted{}, and held by the provider for a quality check", when(job.accepted_at)),
-        Ok(State::Sent) => format!("sent by the provider{}, not on the phone yet", when(job.sent_at)),
+        Ok(State::Sending) => {
+            "is being sent: the request is out and the answer is not here yet".to_owned()
+        }
+        Ok(State::Unknown) if job.r#final => format!(
+            "perhaps sent, and given up{}{detail}; a late receipt still settles it",
+            when(job.ended_at)
+        ),
+        Ok(State::Unknown) => format!("perhaps sent; it waits for its receipt{detail}"),
+        Ok(State::Accepted) => format!(
+            "accepted by the provider{}, no receipt yet",
+            when(job.accepted_at)
+        ),
+        Ok(State::Held) => format!(
+            "accepted{}, and held by the provider for a quality check",
+            when(job.accepted_at)
+        ),
+        Ok(State::Sent) => format!(
+            "sent by the provider{}, not on the phone yet",
+            when(job.sent_at)
+        ),
         Ok(State::Delivered) => format!("delivered{}", when(job.delivered_at)),
         Ok(State::Read) => format!("read{}", when(job.read_at)),
         Ok(State::Cancelled) => format!("cancelled{}", when(job.ended_at)),
         Ok(state) => {
             let because = reason.parse().map(ended_by).unwrap_or(reason);
-            format!("{state}{}: {because}{detail}", when(job.ended_at.or(job.failed_at)))
+            format!(
+                "{state}{}: {because}{detail}",
+                when(job.ended_at.or(job.failed_at))
+            )
         }
         Err(_) => format!("{}{detail}", job.state),
     }

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Deserializer, de};
 
-use crate::rules::job::{KeepParameters, Kind, Priority};
+use crate::rules::{
+    job::{KeepParameters, Kind, Priority},
+    unknown::OnUnknown,
+};
 
 /// What is configured for one kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,27 +28,6 @@ pub struct KindConfig {
     pub consent_scope: Option<String>,
     /// What is kept of the parameters.
     pub keep_parameters: KeepParameters,
-}
-
-/// What to do with a job whose outcome stayed unknown although receipts were flowing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnUnknown {
-    /// Send it once more.
-    Resend,
-    /// Leave it; a late receipt still settles it.
-    Stop,
-}
-
-impl OnUnknown {
-    /// As stored in `kind.on_unknown`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Resend => "resend",
-            Self::Stop => "stop",
-        }
-    }
 }
 
 impl Default for KindConfig {

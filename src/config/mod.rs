@@ -22,7 +22,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 pub use environment::{DEFAULT_PATH, Environment};
-pub use kinds::{KindConfig, OnUnknown, built_in as built_in_kinds};
+pub use kinds::{KindConfig, built_in as built_in_kinds};
 pub use live::LiveConfig;
 pub use position::Position;
 pub use secret::{Secret, SecretError};
@@ -31,7 +31,7 @@ pub use sections::{
     Pacing, Producer, Rate, Retention, Sender, StopCovers, Templates, Webhook, Whatsapp,
     Whitespace,
 };
-pub use validate::{LEASE_TTL, Problem};
+pub use validate::Problem;
 
 /// Everything that is configured.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

@@ -363,6 +363,8 @@ pub struct Dispatch {
     pub max_unknown_resends: u32,
     /// How long a stop may take before what is still in flight is left to the next start.
     pub drain_limit_s: u64,
+    /// How long an instance's right to send for a number holds without being renewed; then another takes over.
+    pub lease_ttl_ms: u64,
 }
 
 impl Default for Dispatch {
@@ -376,6 +378,7 @@ impl Default for Dispatch {
             max_unknown_resends: 1,
             // The request's timeout, twice the time to write its outcome, and the hand-back.
             drain_limit_s: 25,
+            lease_ttl_ms: 5_000,
         }
     }
 }
@@ -397,6 +400,12 @@ impl Dispatch {
     #[must_use]
     pub fn drain_limit(&self) -> Duration {
         Duration::from_secs(self.drain_limit_s)
+    }
+
+    /// How long a lease holds without renewal.
+    #[must_use]
+    pub fn lease_ttl(&self) -> Duration {
+        Duration::from_millis(self.lease_ttl_ms)
     }
 
     /// How many threads send.

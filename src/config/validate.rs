@@ -1,11 +1,11 @@
 //! What goes together and what does not. Every check runs, so that one look at the answer is enough to mend the file.
 
-use std::{collections::BTreeSet, fmt, time::Duration};
+use std::{collections::BTreeSet, fmt};
 
 use super::{Config, KindConfig, Position, Producer, Rate, Secret};
 
-/// How long an instance may send for a shard without renewing its lease (DESIGN.md 3).
-pub const LEASE_TTL: Duration = Duration::from_secs(5);
+/// A lease that is shorter leaves no time between renewals: its holder stops 1.2 s before its end.
+const LEASE_TTL_MIN_MS: u64 = 2_000;
 
 /// One thing that is wrong, and how to mend it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,10 +139,6 @@ impl Config {
             (
                 "pacing.bulk_floor",
                 self.pacing.bulk_floor == default.pacing.bulk_floor,
-            ),
-            (
-                "dispatch.max_unknown_resends",
-                self.dispatch.max_unknown_resends == default.dispatch.max_unknown_resends,
             ),
             ("retention", self.retention == default.retention),
             ("producers", self.producers.values().all(is_unlimited)),
@@ -343,15 +339,16 @@ impl Config {
     fn check_resolve_after(&self, key: &str, kind: &KindConfig, findings: &mut Findings) {
         // TCP_USER_TIMEOUT is the request's timeout too.
         let timeout = self.whatsapp.request_timeout();
-        let needed = timeout + LEASE_TTL;
+        let lease = self.dispatch.lease_ttl();
+        let needed = timeout + lease;
         findings.require(
             kind.resolve_after() > needed,
             format!("{key}.resolve_after_s"),
             format!(
-                "is {} s, which is not above whatsapp.request_timeout_ms ({} ms) and the lease ({} s) together",
+                "is {} s, which is not above whatsapp.request_timeout_ms ({} ms) and dispatch.lease_ttl_ms ({} ms) together",
                 kind.resolve_after_s,
                 timeout.as_millis(),
-                LEASE_TTL.as_secs()
+                lease.as_millis()
             ),
             format!("give at least {} s, or lower whatsapp.request_timeout_ms", needed.as_secs() + 1),
         );
@@ -362,6 +359,12 @@ impl Config {
         findings.positive("dispatch.look_ahead", dispatch.look_ahead as u64);
         findings.positive("dispatch.max_attempts", dispatch.max_attempts.into());
         findings.positive("dispatch.backoff_first_ms", dispatch.backoff_first_ms);
+        findings.require(
+            (LEASE_TTL_MIN_MS..=60_000).contains(&dispatch.lease_ttl_ms),
+            "dispatch.lease_ttl_ms",
+            format!("is {}", dispatch.lease_ttl_ms),
+            "give 2000 to 60000: its holder stops 1200 ms before its end, and renews several times before that",
+        );
         findings.require(
             dispatch.backoff_max() >= dispatch.backoff_first(),
             "dispatch.backoff_max_s",

@@ -4,7 +4,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::event::{About, Learned};
@@ -17,10 +20,16 @@ use crate::{
     store::{
         Store,
         facts::{self, By, Pause, Scope},
+        is_away,
         people::{self, Link},
+        within,
     },
 };
 
+/// What takes longer is on a connection that hangs.
+const STATEMENT_MAX: Duration = Duration::from_secs(10);
+/// While the database is away it is tried again after this: a withdrawn consent must not be forgotten over it.
+const AGAIN: Duration = Duration::from_millis(500);
 /// How often, and how far apart, addresses are tried to be made one person's.
 const LINK_TRIES: u32 = 5;
 const LINK_AGAIN: Duration = Duration::from_millis(500);
@@ -47,17 +56,26 @@ impl Applying {
                 () = stop.cancelled() => None,
             };
             let Some(learned) = next else { return };
-            let written = match &learned {
-                Learned::Stopped(opened, about) => self.stop(opened, about).await,
-                Learned::Effect(effect, about) => self.apply(*effect, about).await,
-                Learned::SamePerson(link) => self.link(link).await,
-            };
+            let mut written = within(STATEMENT_MAX, self.write(&learned)).await;
+            while written.as_ref().is_err_and(is_away)
+                && stop.run_until_cancelled(sleep(AGAIN)).await.is_some()
+            {
+                written = within(STATEMENT_MAX, self.write(&learned)).await;
+            }
             match written {
                 Ok(()) => self.changed.notify_one(),
                 Err(error) => {
                     tracing::error!(%error, "what the provider's answer means beyond its job could not be written");
                 }
             }
+        }
+    }
+
+    async fn write(&self, learned: &Learned) -> Result<(), sqlx::Error> {
+        match learned {
+            Learned::Stopped(opened, about) => self.stop(opened, about).await,
+            Learned::Effect(effect, about) => self.apply(*effect, about).await,
+            Learned::SamePerson(link) => self.link(link).await,
         }
     }
 
@@ -68,7 +86,7 @@ impl Applying {
             if people::link(self.store.pool(), link).await.is_ok() {
                 return Ok(());
             }
-            tokio::time::sleep(LINK_AGAIN).await;
+            sleep(LINK_AGAIN).await;
         }
         people::link(self.store.pool(), link).await.map(|_| ())
     }

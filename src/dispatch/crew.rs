@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     event::{Event, Learned},
+    holdings::Quiet,
     meters::Meters,
     shell::{Pulse, Shell, boot_time},
     worker::{Load, Report, Settings, Worker},
@@ -42,13 +43,15 @@ pub struct Seat {
 #[derive(Debug, Clone)]
 pub struct Tools {
     /// Where the database is.
-    pub database_url: String,
+    pub store: Store,
     /// How to connect; the number of connections is the worker's own.
     pub connect: ConnectOptions,
     /// Where the provider is.
     pub endpoint: Endpoint,
     /// Where what answers mean beyond their job is written down.
     pub learned: mpsc::UnboundedSender<Learned>,
+    /// Where the workers tell which shards can be given back.
+    pub quiet: mpsc::UnboundedSender<Quiet>,
     /// What is counted.
     pub meters: Meters,
 }
@@ -130,7 +133,7 @@ impl Seat {
     /// Works on this thread until `drain`, and then until everything it has begun is settled; or until `abort`.
     ///
     /// # Errors
-    /// When it cannot begin: the database or the endpoint cannot be used.
+    /// When it cannot begin: the endpoint cannot be used.
     pub async fn work(
         self,
         tools: Tools,
@@ -145,10 +148,11 @@ impl Seat {
             ..tools.connect
         };
         let shell = Shell {
-            store: Store::connect(&tools.database_url, connect).await?,
+            store: tools.store.beside(connect),
             client: Client::new(&tools.endpoint)?,
             events: self.events.clone(),
             learned: tools.learned,
+            quiet: tools.quiet,
             meters: tools.meters,
             pulse: self.pulse,
             start: tokio::time::Instant::now(),

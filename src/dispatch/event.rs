@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::{DateTime, Utc};
 
 use super::{
+    holdings::Quiet,
     limits::Standing,
     outbox::Batch,
     world::{Leases, World},
@@ -168,6 +169,8 @@ pub enum Action {
     Settle(Batch),
     /// Write down what an answer means beyond its job.
     Learn(Learned),
+    /// Tell that a shard can be given back.
+    Quiet(Quiet),
     /// Nothing is left to do after a drain.
     Finish,
 }

@@ -34,11 +34,14 @@ use crate::{
         facts::{self, Facts, NumberFact, PauseFact, Scope, TemplateFact},
         ledger,
         look::Holds,
+        within,
     },
 };
 
 /// What changes the rules takes effect within a second.
 const READ_EVERY: Duration = Duration::from_secs(1);
+/// What takes longer is on a connection that hangs.
+const READ_MAX: Duration = Duration::from_secs(5);
 /// The only status in which a number can send (Meta, phone numbers, 2026-09).
 const CONNECTED: &str = "CONNECTED";
 /// The status of a number that the provider was never asked about.
@@ -91,8 +94,9 @@ impl Knowing {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut picture = Picture::new(clock::now());
         while !stop.is_cancelled() {
-            match self.read(&mut picture).await {
-                Ok(()) => {}
+            let mut again_in = READ_EVERY;
+            match within(READ_MAX, self.read(&mut picture)).await {
+                Ok(next_free) => again_in = next_free.unwrap_or(READ_EVERY).min(READ_EVERY),
                 Err(error) => {
                     tracing::warn!(%error, "the facts about numbers and templates could not be read")
                 }
@@ -101,12 +105,13 @@ impl Knowing {
                 () = stop.cancelled() => {}
                 () = self.changed.notified() => {}
                 _ = self.guide.changed() => picture.senders.clear(),
-                () = tokio::time::sleep(READ_EVERY) => {}
+                () = tokio::time::sleep(again_in) => {}
             }
         }
     }
 
-    async fn read(&mut self, picture: &mut Picture) -> Result<(), sqlx::Error> {
+    /// Returns in how long a number may be sent for that may not yet: its workers are told then, not a second later.
+    async fn read(&mut self, picture: &mut Picture) -> Result<Option<Duration>, sqlx::Error> {
         let pool = self.store.pool();
         let (facts, templates) = facts::load_with_templates(pool, picture.revision).await?;
         let released = ledger::released_since(pool, picture.released_to).await?;
@@ -119,9 +124,15 @@ impl Knowing {
             ..picture.world(facts, &guide, &self.client)
         });
         self.crew.tell(|| Event::World(Arc::clone(&world)));
+        let next_free = next_free(&world, clock::now());
         self.shown.send_replace(world);
-        Ok(())
+        Ok(next_free)
     }
+}
+
+fn next_free(world: &World, now: DateTime<Utc>) -> Option<Duration> {
+    let times = world.lanes.values().map(|facts| facts.free_at - now);
+    times.filter_map(|ahead| ahead.to_std().ok()).min()
 }
 
 /// What is remembered between two readings.

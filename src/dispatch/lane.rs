@@ -76,6 +76,7 @@ impl Permitted {
             id: self.job.id,
             number: self.job.tries + 1,
             at: self.at,
+            left_at: self.at,
             spent: self.job.spent,
             expires_at: self.job.expires_at,
             resolve_after: self.job.resolve_after,
@@ -176,6 +177,8 @@ pub struct LaneState {
     pub hold_until: Duration,
     /// How much of its rate it uses.
     pub tempo: Tempo,
+    /// When its last message was written.
+    pub posted_at: Option<Duration>,
     /// Messages since the worker last reported.
     pub posted: u32,
     /// Whether it waits in the heap of due lanes.
@@ -200,6 +203,7 @@ impl LaneState {
             slot_turns: Turns::default(),
             reading: std::array::from_fn(|_| Reading::new(now)),
             hold_until: Duration::ZERO,
+            posted_at: None,
             posted: 0,
             scheduled: false,
         }

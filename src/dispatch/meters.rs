@@ -8,9 +8,12 @@ use prometheus::{
 };
 
 use super::{limits::PoolRoom, outbox::Batch, worker::Report};
-use crate::rules::{
-    job::{Priority, State},
-    outcome::{Answer, judge, row_of},
+use crate::{
+    rules::{
+        job::{FinalReason, Priority, State},
+        outcome::{Answer, judge, row_of},
+    },
+    store::unknown::Resolved,
 };
 
 /// Handles on the metrics of dispatch.
@@ -26,6 +29,8 @@ pub struct Meters {
     pub responses: IntCounterVec,
     /// `postrider_database_seconds{statement}`.
     pub database: HistogramVec,
+    /// `postrider_unknown_resent_total`: jobs that went out again after an outcome that stayed unknown.
+    pub resent: IntCounter,
     /// `postrider_jobs_moved_total`: jobs that went over to another number of their sender pool.
     pub moved: IntCounter,
     /// `postrider_messaging_limit_remaining{pool}`: new recipients for normal and bulk jobs.
@@ -89,6 +94,11 @@ impl Default for Meters {
                 &["statement"],
             )
             .expect("valid names"),
+            resent: IntCounter::new(
+                "postrider_unknown_resent_total",
+                "Jobs that were sent again, because neither an answer nor a receipt came",
+            )
+            .expect("a valid name"),
             moved: IntCounter::new(
                 "postrider_jobs_moved_total",
                 "Jobs that went over to another number because theirs could not send",
@@ -122,6 +132,7 @@ impl Meters {
         registry.register(Box::new(self.request.clone()))?;
         registry.register(Box::new(self.responses.clone()))?;
         registry.register(Box::new(self.database.clone()))?;
+        registry.register(Box::new(self.resent.clone()))?;
         registry.register(Box::new(self.moved.clone()))?;
         registry.register(Box::new(self.room.clone()))?;
         registry.register(Box::new(self.utilisation.clone()))
@@ -157,6 +168,20 @@ impl Meters {
             self.finished
                 .with_label_values(&[&*dead.tags.kind, dead.state.as_str(), dead.reason.as_str()])
                 .inc();
+        }
+    }
+
+    /// Unknown jobs were decided on.
+    pub fn resolved(&self, resolved: &Resolved) {
+        self.resent
+            .inc_by(u64::try_from(resolved.resent).unwrap_or(0));
+        for kind in &resolved.given_up {
+            let labels = [
+                kind.as_str(),
+                State::Unknown.as_str(),
+                FinalReason::OutcomeUnknown.as_str(),
+            ];
+            self.finished.with_label_values(&labels).inc();
         }
     }
 

@@ -17,6 +17,7 @@
 pub mod applying;
 pub mod crew;
 pub mod event;
+pub mod holdings;
 pub mod ids;
 pub mod knowing;
 pub mod lane;
@@ -25,6 +26,7 @@ pub mod limits;
 pub mod meters;
 pub mod moving;
 pub mod outbox;
+pub mod resolving;
 pub mod ringing;
 pub mod settlement;
 pub mod shell;

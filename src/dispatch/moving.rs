@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::{meters::Meters, world::World};
 use crate::{
     rules::job::Lane,
-    store::{Store, moves},
+    store::{Store, moves, within},
 };
 
 /// A number that cannot send for less than this keeps its jobs: moving them takes an update each, and a conversation is best
@@ -28,6 +28,8 @@ use crate::{
 const STOPPED_FOR: Duration = Duration::from_secs(5);
 /// How often lanes that cannot send are looked after.
 const ROUND_EVERY: Duration = Duration::from_secs(1);
+/// A round that takes longer is on a connection that hangs.
+const ROUND_MAX: Duration = Duration::from_secs(60);
 /// How often jobs of numbers that the configuration no longer names are looked for.
 const STRAYS_EVERY: Duration = Duration::from_secs(10);
 /// Batches of one lane in one round, so that a long lane does not keep the others waiting.
@@ -62,6 +64,7 @@ impl Moving {
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(every.tick()).await.is_some() {
             let round = self.round(&mut stops, &mut strays_at, start.elapsed());
+            let round = within(ROUND_MAX, round);
             if let Some(Err(error)) = stop.run_until_cancelled(round).await {
                 tracing::warn!(%error, "jobs of numbers that cannot send could not be moved");
             }

@@ -29,6 +29,8 @@ pub struct Attempt {
     pub number: i32,
     /// When it was committed.
     pub at: DateTime<Utc>,
+    /// When its request was written, as far as that is known.
+    pub left_at: DateTime<Utc>,
     /// Attempts that the provider's word spent before.
     pub spent: i32,
     /// Not sent after this.
@@ -99,17 +101,7 @@ pub fn settlement(
                 false,
             )
         }
-        (_, answer) => {
-            let due_at = now + attempt.resolve_after;
-            waiting(
-                attempt,
-                answered(consequence, answer),
-                now,
-                WaitReason::AwaitingReceipt,
-                due_at,
-                false,
-            )
-        }
+        (_, answer) => unknown(attempt, answered(consequence, answer), now),
     }
 }
 
@@ -174,6 +166,21 @@ fn wait_reason(consequence: &Consequence) -> WaitReason {
     }
 }
 
+/// Its receipt may come since it left.
+fn unknown(attempt: &Attempt, answered: Answered, now: DateTime<Utc>) -> Settlement {
+    let since = attempt.left_at.max(attempt.at);
+    Settlement::Waiting(Waiting {
+        id: attempt.id,
+        attempt: attempt.number,
+        answered,
+        at: now,
+        reason: WaitReason::AwaitingReceipt,
+        due_at: since + attempt.resolve_after,
+        since: Some(since),
+        spends: false,
+    })
+}
+
 fn waiting(
     attempt: &Attempt,
     answered: Answered,
@@ -189,6 +196,7 @@ fn waiting(
         at: now,
         reason,
         due_at,
+        since: None,
         spends,
     })
 }
@@ -272,6 +280,7 @@ mod tests {
             id: JobId(7),
             number: 4,
             at: DateTime::UNIX_EPOCH,
+            left_at: DateTime::UNIX_EPOCH + Duration::from_secs(1),
             spent,
             expires_at: DateTime::UNIX_EPOCH + Duration::from_secs(3_600),
             resolve_after: Duration::from_secs(120),
@@ -289,7 +298,7 @@ mod tests {
             answer.clone(),
             &judge(&answer),
             &POLICY,
-            DateTime::UNIX_EPOCH,
+            DateTime::UNIX_EPOCH + Duration::from_secs(11),
             0.5,
         )
     }
@@ -324,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unanswered_request_waits_for_its_receipt_and_spends_nothing() {
+    fn an_unanswered_request_waits_for_its_receipt_since_it_left_and_spends_nothing() {
         let answer = Answer::NoAnswer {
             http_status: None,
             detail: "timed out".into(),
@@ -336,10 +345,9 @@ mod tests {
             (waiting.reason, waiting.spends),
             (WaitReason::AwaitingReceipt, false)
         );
-        assert_eq!(
-            waiting.due_at,
-            DateTime::UNIX_EPOCH + Duration::from_secs(120)
-        );
+        let left = DateTime::UNIX_EPOCH + Duration::from_secs(1);
+        assert_eq!(waiting.since, Some(left));
+        assert_eq!(waiting.due_at, left + Duration::from_secs(120));
     }
 
     #[test]

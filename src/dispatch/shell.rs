@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     event::{Action, Event, Learned, Now},
+    holdings::Quiet,
     meters::Meters,
     outbox::Batch,
     worker::{Load, Report, Worker},
@@ -50,6 +51,8 @@ pub struct Shell {
     pub events: mpsc::UnboundedSender<Event>,
     /// Where what answers mean beyond their job is written down.
     pub learned: mpsc::UnboundedSender<Learned>,
+    /// Where it tells which shards can be given back.
+    pub quiet: mpsc::UnboundedSender<Quiet>,
     /// What it counts.
     pub meters: Meters,
     /// What it shows of itself.
@@ -271,6 +274,7 @@ impl Shell {
             }
             // The receiver is gone only when the process ends.
             Action::Learn(learned) => _ = self.learned.send(learned),
+            Action::Quiet(quiet) => _ = self.quiet.send(quiet),
             Action::Finish => return false,
         }
         true

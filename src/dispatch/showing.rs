@@ -18,11 +18,14 @@ use crate::{
     store::{
         Store,
         usage::{self, PoolUsage},
+        within,
     },
 };
 
 /// Workers report as often.
 const SHOW_EVERY: Duration = Duration::from_secs(2);
+/// What takes longer is on a connection that hangs.
+const WRITE_MAX: Duration = Duration::from_secs(10);
 /// Rows written per second, at most: where each number has its own limit, there may be thousands.
 const ROWS_PER_SECOND: f64 = 500.0;
 
@@ -58,7 +61,7 @@ impl Showing {
             }
             write_at =
                 Instant::now() + Duration::from_secs_f64(rows.len() as f64 / ROWS_PER_SECOND);
-            let shown = usage::show(self.store.pool(), &rows);
+            let shown = within(WRITE_MAX, usage::show(self.store.pool(), &rows));
             if let Some(Err(error)) = stop.run_until_cancelled(shown).await {
                 tracing::warn!(%error, "what is left of the messaging limits could not be shown");
             }

@@ -109,6 +109,8 @@ impl World {
 pub struct Leases {
     /// Epoch by shard.
     pub epochs: HashMap<i16, i64>,
+    /// Shards that it may send for no more and gives back as soon as nothing of them is under way.
+    pub leaving: HashMap<i16, i64>,
     /// Nothing may be posted after this, on the boot-time clock.
     pub deadline: Duration,
 }

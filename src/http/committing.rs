@@ -1,10 +1,18 @@
 //! Commits what webhooks said: whatever is waiting goes in one statement, and each request is answered after its own
 //! rows are committed.
+//!
+//! While it listens, it also proves each second, by committing, that it could take receipts: the clock of unknown outcomes
+//! goes by that. The proof comes from the task that commits receipts, over the same connections, so one that hangs proves
+//! nothing.
 
 use std::{sync::Arc, time::Duration};
 
 use sqlx::PgPool;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    time::MissedTickBehavior,
+};
+use tokio_util::sync::CancellationToken;
 
 use super::{linking::Acquaintances, meters::Meters, payload::Notices};
 use crate::{
@@ -13,6 +21,7 @@ use crate::{
         changes::{self, Told},
         inbound, is_bad_value,
         receipts::{self, Event},
+        unknown,
     },
 };
 
@@ -21,6 +30,12 @@ const BATCH_ROWS: usize = 500;
 
 /// A statement that takes longer is on a connection that hangs; it is given up, with the connection.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often we prove that receipts can be committed.
+const BEAT_EVERY: Duration = Duration::from_secs(1);
+
+/// A proof that takes longer is none.
+const BEAT_LIMIT: Duration = Duration::from_secs(2);
 
 /// A request's rows, and whom to tell when they are committed. Dropping it tells that they are not.
 #[derive(Debug)]
@@ -36,14 +51,56 @@ pub(super) struct Committer {
     pub(super) acquaintances: Acquaintances,
     pub(super) folding: Arc<Notify>,
     pub(super) meters: Meters,
+    /// Cancelled when the listener is to stop: from then on nothing more can come in.
+    pub(super) closing: CancellationToken,
+}
+
+/// What the committer does next.
+enum Next {
+    Commit(Submission),
+    Beat,
+    End,
 }
 
 impl Committer {
     /// Commits until nobody can submit any more.
     pub(super) async fn run(mut self) {
-        while let Some(first) = self.waiting.recv().await {
-            let batch = self.gather(first);
-            self.commit(batch).await;
+        let mut every = tokio::time::interval(BEAT_EVERY);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let beat = async {
+                every.tick().await;
+                if self.closing.is_cancelled() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            let next = tokio::select! {
+                submitted = self.waiting.recv() => submitted.map_or(Next::End, Next::Commit),
+                () = beat => Next::Beat,
+            };
+            match next {
+                Next::Commit(first) => {
+                    let batch = self.gather(first);
+                    self.commit(batch).await;
+                }
+                Next::Beat => self.beat().await,
+                Next::End => return,
+            }
+        }
+    }
+
+    async fn beat(&self) {
+        match tokio::time::timeout(BEAT_LIMIT, unknown::beat(&self.pool)).await {
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some(lasted))) => tracing::warn!(
+                seconds = lasted.as_secs(),
+                "no webhook process could take receipts for {} s; unknown jobs wait longer by that",
+                lasted.as_secs()
+            ),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "receipts could not be committed now; unknown jobs wait")
+            }
+            Err(_) => tracing::warn!("the database takes too long to commit; unknown jobs wait"),
         }
     }
 

@@ -10,7 +10,10 @@ use tokio_util::sync::CancellationToken;
 use super::meters::Meters;
 use crate::{
     clock,
-    store::fold::{self, FoldReport},
+    store::{
+        fold::{self, FoldReport},
+        within,
+    },
 };
 
 /// Receipts in one transaction: the larger, the cheaper each; this many take some tenths of a second.
@@ -27,6 +30,9 @@ const GATHER_IN_A_RUSH: Duration = Duration::from_millis(1_000);
 /// How long nobody may ring before we look anyway.
 const LOOK_ANYWAY: Duration = Duration::from_millis(250);
 
+/// A batch that takes longer is on a connection that hangs; it rolls back.
+const FOLD_MAX: Duration = Duration::from_secs(20);
+
 /// After the database did not let us.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -34,7 +40,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub async fn run(pool: PgPool, stop: CancellationToken, bell: Arc<Notify>, meters: Meters) {
     let working = async {
         loop {
-            let pause = match fold::fold(&pool, BATCH).await {
+            let pause = match within(FOLD_MAX, fold::fold(&pool, BATCH)).await {
                 Ok(report) => told(&report, &meters),
                 Err(error) => failed(&error),
             };

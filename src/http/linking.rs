@@ -10,7 +10,10 @@ use std::{
 use sqlx::PgPool;
 use tokio::sync::mpsc;
 
-use crate::store::people::{self, Link};
+use crate::store::{
+    people::{self, Link},
+    within,
+};
 
 /// Pairs remembered as linked, 8 bytes each; beyond that we forget all and ask the database again.
 const REMEMBERED: usize = 1_000_000;
@@ -23,6 +26,9 @@ const BATCH: usize = 1_000;
 
 /// How long links gather: the receipts of one message all show the same pair.
 const GATHER: Duration = Duration::from_millis(50);
+
+/// What takes longer is on a connection that hangs.
+const LINK_MAX: Duration = Duration::from_secs(10);
 
 /// After the database did not let us: it is away, or somebody writes consent in a long transaction.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -81,7 +87,7 @@ impl Linker {
 
     /// Tries until it is done: some links are shown only once.
     async fn link(&mut self, links: &[Link]) {
-        while let Err(error) = people::link(&self.pool, links).await {
+        while let Err(error) = within(LINK_MAX, people::link(&self.pool, links)).await {
             tracing::warn!(%error, links = links.len(), "addresses of one person cannot be linked yet");
             if self.waiting.is_closed() {
                 return;

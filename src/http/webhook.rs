@@ -22,6 +22,7 @@ use tokio::{
     sync::{Notify, Semaphore, mpsc, oneshot, watch},
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     committing::{Committer, Submission},
@@ -95,12 +96,13 @@ struct Door {
 }
 
 /// The webhook's routes, and the work behind them, which ends after the last copy of the routes is gone and what they
-/// took is committed. `folding` is rung after each commit.
+/// took is committed. `folding` is rung after each commit; `closing` is cancelled when nothing more is listened to.
 pub fn webhook(
     settings: watch::Receiver<Arc<WebhookSettings>>,
     pool: PgPool,
     folding: Arc<Notify>,
     meters: Meters,
+    closing: CancellationToken,
 ) -> (Router, impl Future<Output = ()> + Send) {
     let (committer, waiting) = mpsc::channel(WAITING);
     let (acquaintances, linker) = linking::linker(pool.clone());
@@ -110,6 +112,7 @@ pub fn webhook(
         acquaintances,
         folding,
         meters: meters.clone(),
+        closing,
     };
     let room = Arc::new(Semaphore::new(BYTES_AT_ONCE));
     let door = Door {

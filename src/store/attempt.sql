@@ -6,6 +6,10 @@ with fence as materialized (
   from unnest($1::smallint[], $2::bigint[]) as held(shard, epoch)
   join postrider.lease on lease.shard = held.shard and lease.epoch = held.epoch
   where lease.expires_at > clock_timestamp()
+    -- A pause of everything holds from its commit on, whatever memory knows of it.
+    and not exists (
+      select from postrider.pause
+      where pause.scope = 'all' and (pause.until is null or pause.until > clock_timestamp()))
   order by lease.shard
   for key share of lease
 ), wanted as (
@@ -19,7 +23,7 @@ with fence as materialized (
   join fence on fence.shard = wanted.shard
   -- A number that moved to another shard is no longer ours, whatever memory says.
   join postrider.number on number.lane = wanted.lane and number.shard = wanted.shard
-    and number.free_at <= clock_timestamp()
+    and number.free_at <= clock_timestamp() and number.open_since is null
   join postrider.queue on queue.id = wanted.id and queue.lane = wanted.lane and queue.tries = wanted.tries
   where queue.state = 'queued'
     -- An opt-out since the look. The newest word in the general scope and the kind's own holds.

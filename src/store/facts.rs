@@ -430,7 +430,7 @@ async fn mirror_senders(
 }
 
 /// Whole microseconds are all that Postgres keeps.
-fn interval(duration: Duration) -> PgInterval {
+pub(super) fn interval(duration: Duration) -> PgInterval {
     PgInterval {
         months: 0,
         days: 0,

@@ -149,16 +149,17 @@ async fn take_and_apply(
     }
     let ids = column(&rows, |row| row.id);
     let oldest = rows.iter().map(|row| row.received_at).min();
-    let (mut early, mut settled) = (HashSet::new(), 0);
+    let (mut early, mut settled, mut newest) = (HashSet::new(), 0, Newest::default());
     for (day, said) in by_day(rows) {
-        let mut missing = apply(conn, day, &said.iter().collect::<Vec<_>>()).await?;
+        let mut missing = apply(conn, day, &said.iter().collect::<Vec<_>>(), &mut newest).await?;
         let found = settle(conn, day, &missing).await?;
         if found > 0 {
             settled += found;
-            missing = apply(conn, day, &missing).await?;
+            missing = apply(conn, day, &missing, &mut newest).await?;
         }
         early.extend(missing.iter().flat_map(|said| said.ids.iter().copied()));
     }
+    newest.note(conn).await?;
     let (parked, done): (Vec<i64>, Vec<i64>) = ids.iter().partition(|id| early.contains(*id));
     leave_inbox(conn, &done).await?;
     park(conn, &parked).await?;
@@ -251,6 +252,7 @@ async fn apply<'a>(
     conn: &mut PgConnection,
     day: NaiveDate,
     said: &[&'a Said],
+    newest: &mut Newest,
 ) -> Result<Vec<&'a Said>, sqlx::Error> {
     let progress = |s: &&'a Said| &s.progress;
     let reached = sqlx::query_file!(
@@ -272,16 +274,47 @@ async fn apply<'a>(
     )
     .fetch_all(&mut *conn)
     .await?;
-    let people: HashMap<Attempt, String> = reached
-        .into_iter()
-        .map(|row| ((row.job, row.attempt), row.recipient_key))
-        .collect();
+    let lanes: HashMap<Attempt, i32> = said.iter().map(|s| (key(s), s.lane)).collect();
+    let mut people: HashMap<Attempt, String> = HashMap::new();
+    for row in reached {
+        let attempt = (row.job, row.attempt);
+        newest.see(lanes[&attempt], attempt, day, row.accepted_at);
+        people.insert(attempt, row.recipient_key);
+    }
     heed_marketing(conn, said, &people).await?;
     Ok(said
         .iter()
         .copied()
         .filter(|s| !people.contains_key(&key(s)))
         .collect())
+}
+
+/// Of each lane, the latest message that a receipt came for: the evidence that receipts flow.
+#[derive(Default)]
+struct Newest(HashMap<i32, (DateTime<Utc>, Attempt, NaiveDate)>);
+
+impl Newest {
+    fn see(&mut self, lane: i32, attempt: Attempt, day: NaiveDate, accepted_at: DateTime<Utc>) {
+        let seen = (accepted_at, attempt, day);
+        let newest = self.0.entry(lane).or_insert(seen);
+        *newest = seen.max(*newest);
+    }
+
+    /// Writes down, for each account, up to when it was posted.
+    async fn note(&self, conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let mut newest: Vec<_> = self.0.iter().collect();
+        newest.sort_unstable();
+        sqlx::query_file!(
+            "src/store/fold_flow.sql",
+            &column(&newest, |(_, (_, attempt, _))| attempt.0),
+            &column(&newest, |(_, (_, attempt, _))| attempt.1),
+            &column(&newest, |(lane, _)| **lane),
+            &column(&newest, |(_, (.., day))| *day),
+        )
+        .execute(conn)
+        .await?;
+        Ok(())
+    }
 }
 
 /// Why it failed, in our words.
@@ -321,13 +354,14 @@ async fn heed_marketing(
     people::heed(conn, &wishes).await
 }
 
-/// Settles the jobs among these whose attempt is open, as accepted; returns how many.
+/// Settles the jobs among these whose attempt nobody answered, as accepted; returns how many.
 async fn settle(
     conn: &mut PgConnection,
     day: NaiveDate,
     said: &[&Said],
 ) -> Result<usize, sqlx::Error> {
-    if said.is_empty() {
+    let locked = lock(conn, said).await?;
+    if locked.is_empty() {
         return Ok(0);
     }
     let settled = sqlx::query_file_scalar!(
@@ -339,10 +373,26 @@ async fn settle(
         &column(said, |s| s.provider_id.as_str()) as &[&str],
         &column(said, |s| s.first_at),
         &column(said, |s| s.first_received_at),
+        &locked,
     )
     .fetch_all(conn)
     .await?;
     Ok(settled.len())
+}
+
+/// Locks the jobs that these may be the first word about.
+async fn lock(conn: &mut PgConnection, said: &[&Said]) -> Result<Vec<i64>, sqlx::Error> {
+    if said.is_empty() {
+        return Ok(Vec::new());
+    }
+    sqlx::query_file_scalar!(
+        "src/store/fold_lock.sql",
+        &column(said, |s| s.job),
+        &column(said, |s| s.attempt),
+        &column(said, |s| s.first_received_at),
+    )
+    .fetch_all(conn)
+    .await
 }
 
 async fn leave_inbox(conn: &mut PgConnection, ids: &[i64]) -> Result<(), sqlx::Error> {

@@ -48,7 +48,7 @@ with applied as (
     and m.job = f.job
     and (m.attempt = f.attempt or f.state in ('delivered', 'read'))
   returning
-    f.job, f.attempt, m.recipient_key, f.state, m.job as own_job, m.attempt as own_attempt, m.was_held,
+    f.job, f.attempt, m.recipient_key, m.accepted_at, f.state, m.job as own_job, m.attempt as own_attempt, m.was_held,
     coalesce(m.sent_at, m.delivered_at, m.read_at) as sent_at
 ), released as (
   -- What was held and is sent now counts against the messaging limit anew, from its own attempt's number.
@@ -63,4 +63,5 @@ with applied as (
   on conflict (lane, recipient_hash) do update set at = excluded.at, noted_at = excluded.noted_at
   where excluded.at > known.at
 )
-select job as "job!", attempt as "attempt!", recipient_key as "recipient_key!" from applied
+select job as "job!", attempt as "attempt!", recipient_key as "recipient_key!", accepted_at as "accepted_at!"
+from applied

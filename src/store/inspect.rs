@@ -47,6 +47,8 @@ pub struct Supplies {
     pub last_receipt: Option<DateTime<Utc>>,
     /// What is stopped.
     pub pauses: i64,
+    /// Why everything is.
+    pub all_paused: Option<String>,
     /// Whether an instance sends now.
     pub has_dispatcher: bool,
 }
@@ -64,6 +66,8 @@ pub async fn supplies(pool: &PgPool) -> Result<Supplies, sqlx::Error> {
              (select max(received_at) from postrider.receipt where received_at > now() - interval '1 day')
                as last_receipt,
              (select count(*) from postrider.pause where until is null or until > now()) as "pauses!",
+             (select reason from postrider.pause where scope = 'all' and (until is null or until > now())
+              order by since desc limit 1) as all_paused,
              exists (select from postrider.lease where expires_at > now()) as "has_dispatcher!""#
     )
     .fetch_one(pool)

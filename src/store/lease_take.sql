@@ -1,16 +1,18 @@
--- Takes every shard that nobody holds, whose holder's time is over, or that this instance held before a restart. The row
--- is locked first: an attempt of the former holder that is under way commits before us or not at all.
+-- Takes those of the shards that nobody holds, whose holder's time is over, or that this instance held before a restart.
+-- The row is locked first, so no attempt of the former holder commits after us: one that is under way keeps the row locked
+-- until it is through, and then the shard is left out.
 with free as (
   select shard
   from postrider.lease
-  where (instance is null or instance = $1 or expires_at <= clock_timestamp())
-    and not (shard = any ($3::smallint[]))
+  where shard = any ($3::smallint[]) and (instance is null or instance = $1 or expires_at <= clock_timestamp())
   order by shard
-  for update
+  for update skip locked
 )
 update postrider.lease
 set instance = $1, epoch = lease.epoch + 1, expires_at = clock_timestamp() + $2
 from free
 where lease.shard = free.shard
-returning lease.shard as "shard!", lease.epoch as "epoch!", lease.free_at as "free_at!",
-  lease.settled_until as "settled_until!"
+returning lease.shard as "shard!", lease.epoch as "epoch!",
+  -- Null when nobody ever held it.
+  case when lease.epoch > 1 then lease.settled_until end as settled_until,
+  extract(epoch from lease.free_at - clock_timestamp())::float8 as "free_in!"

@@ -65,7 +65,7 @@ pub enum SchemaProblem {
 pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
     let mut connection = PgConnection::connect_with(&pool.connect_options())
         .await
-        .map_err(StoreError::Unreachable)?;
+        .map_err(|error| StoreError::Unreachable(error.into()))?;
     // Held until the connection closes. sqlx's own lock comes too late: after the schema has to be there.
     connection
         .execute("select pg_advisory_lock(hashtext('postrider.migrate'))")

@@ -3,24 +3,24 @@
 //! Each file is one thing that is asked of the database; longer statements stand beside it in a `.sql` file. Everything is
 //! schema-qualified, so no session depends on a search path.
 
-use std::{str::FromStr, time::Duration};
+use std::{future::Future, io, sync::Arc, time::Duration};
 
-use sqlx::{
-    PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use sqlx::{PgPool, postgres::PgConnectOptions};
 
 pub mod attempt;
 pub mod bell;
 pub mod changes;
 pub mod consent;
+pub mod dead;
 pub mod embedded;
 pub mod enqueue;
 pub mod facts;
 pub mod fold;
 pub mod history;
+mod hosts;
 pub mod inbound;
 pub mod inspect;
+pub mod instance;
 pub mod jobs;
 pub mod lease;
 pub mod ledger;
@@ -30,16 +30,24 @@ pub mod moves;
 pub mod overview;
 pub mod people;
 pub mod receipts;
+pub mod route;
 pub mod sample;
 pub mod settle;
 pub mod sync;
+pub mod unknown;
 pub mod upkeep;
 pub mod usage;
+pub mod verify;
+pub mod witness;
+
+use route::{NoHost, Route};
+use witness::Seen;
 
 /// The database, by way of a pool of connections. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: PgPool,
+    route: Arc<Route>,
 }
 
 /// How to connect.
@@ -79,8 +87,8 @@ pub enum StoreError {
     #[error("the database URL is not of the form postgres://user:password@host:port/database")]
     Url(#[source] sqlx::Error),
     /// No connection could be made.
-    #[error("the database cannot be reached")]
-    Unreachable(#[source] sqlx::Error),
+    #[error("the database cannot be reached: {0}")]
+    Unreachable(NoHost),
     /// A statement failed.
     #[error("the database refused a statement")]
     Database(#[from] sqlx::Error),
@@ -92,12 +100,14 @@ impl StoreError {
     pub fn is_away(&self) -> bool {
         match self {
             Self::Url(_) => false,
-            Self::Unreachable(error) | Self::Database(error) => is_away(error),
+            Self::Unreachable(hosts) => hosts.is_away(),
+            Self::Database(error) => is_away(error),
         }
     }
 }
 
-/// Whether an error says that the database is away, rather than that the statement is wrong.
+/// Whether an error says that the database is away, or cannot do now what it could do before, rather than that the statement
+/// is wrong: the same statement may work later.
 #[must_use]
 pub fn is_away(error: &sqlx::Error) -> bool {
     match error {
@@ -105,11 +115,34 @@ pub fn is_away(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed => true,
-        // 08: connection exceptions; 53300: too many connections; 57P: shutting down, crashed, starting up.
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-            code.starts_with("08") || code.starts_with("57P") || code == "53300"
-        }),
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| is_passing(&code)),
         _ => false,
+    }
+}
+
+/// SQLSTATEs of what passes (PostgreSQL 17, appendix A).
+fn is_passing(code: &str) -> bool {
+    // 08: connection exceptions; 53: disk full, out of memory, too many connections; 57P: shutting down, crashed, starting up.
+    ["08", "53", "57P"].iter().any(|class| code.starts_with(class))
+        // Read-only: a standby, or a primary that became one. Cancelled: by a timeout or an administrator. A lock that was
+        // not to be had. Serialization failure, deadlock.
+        || ["25006", "57014", "55P03", "40001", "40P01"].contains(&code)
+}
+
+/// Waits for an answer at most so long: what hangs on a connection that is half-open is given up, and the connection with it.
+///
+/// # Errors
+/// Those of the statement, and an I/O error that timed out.
+pub async fn within<T>(
+    limit: Duration,
+    asking: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    match tokio::time::timeout(limit, asking).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let late = format!("the database did not answer within {limit:?}");
+            Err(io::Error::new(io::ErrorKind::TimedOut, late).into())
+        }
     }
 }
 
@@ -124,18 +157,35 @@ pub fn is_bad_value(error: &sqlx::Error) -> bool {
 }
 
 impl Store {
-    /// Connects, once: whoever wants to wait for a database that is away calls again.
+    /// Connects, once: whoever wants to wait for a database that is away calls again. Of several hosts that the URL names, it is
+    /// the first to answer that takes writes.
     pub async fn connect(url: &str, options: ConnectOptions) -> Result<Self, StoreError> {
-        let session = session(url, &options)?;
-        let pool = PgPoolOptions::new()
-            .max_connections(options.max_connections)
-            .acquire_timeout(options.acquire_timeout)
-            // A ping before every use would double the trips; a broken connection shows in the statement anyway.
-            .test_before_acquire(false)
-            .connect_with(session)
+        let route = Route::new(hosts::parse(url)?);
+        let found = route
+            .find(&options)
             .await
             .map_err(StoreError::Unreachable)?;
-        Ok(Self { pool })
+        let pool = route.pool(options);
+        // It has shown the way; how it ends is nobody's business.
+        drop(found);
+        Ok(Self {
+            pool,
+            route: Arc::new(route),
+        })
+    }
+
+    /// The same database by a pool of its own. Connects when it is used.
+    #[must_use]
+    pub fn beside(&self, options: ConnectOptions) -> Self {
+        Self {
+            pool: self.route.pool(options),
+            route: Arc::clone(&self.route),
+        }
+    }
+
+    /// From now on no connection to this database is used when it has seen less of this instance than `seen`.
+    pub fn expect(&self, instance: &str, seen: Seen) {
+        self.route.expect(instance, seen);
     }
 
     /// Asks the database whether it is there.
@@ -158,34 +208,41 @@ impl Store {
 
 impl From<PgPool> for Store {
     fn from(pool: PgPool) -> Self {
-        Self { pool }
+        let options = PgConnectOptions::clone(&pool.connect_options());
+        Self {
+            pool,
+            route: Arc::new(Route::new(options.into())),
+        }
     }
 }
 
-fn session(url: &str, options: &ConnectOptions) -> Result<PgConnectOptions, StoreError> {
-    // sqlx does not look at the scheme.
-    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-        let problem = "it begins with neither postgres:// nor postgresql://";
-        return Err(StoreError::Url(sqlx::Error::Configuration(problem.into())));
+impl ConnectOptions {
+    /// What a session is to be like.
+    fn session(&self, host: PgConnectOptions) -> PgConnectOptions {
+        let session = host.application_name(&self.application_name);
+        if self.pooler {
+            return session.statement_cache_capacity(0);
+        }
+        // An attempt that a crash of the server could undo would be a message sent twice, whatever the server's default.
+        // Compiling a statement takes longer than any of ours runs.
+        let session = session.options([("synchronous_commit", "on"), ("jit", "off")]);
+        // A client that vanished without a word must not keep its locks: the server notices by these.
+        let session = session.options([
+            ("tcp_keepalives_idle", "10"),
+            ("tcp_keepalives_interval", "5"),
+            ("tcp_keepalives_count", "3"),
+            ("idle_in_transaction_session_timeout", "10000"),
+        ]);
+        if self.generic_plans {
+            // A plan that was made while a table was small is kept while it grows; it must use the indexes from the start.
+            session.options([
+                ("plan_cache_mode", "force_generic_plan"),
+                ("enable_seqscan", "off"),
+            ])
+        } else {
+            session
+        }
     }
-    let session = PgConnectOptions::from_str(url)
-        .map_err(StoreError::Url)?
-        .application_name(&options.application_name);
-    if options.pooler {
-        return Ok(session.statement_cache_capacity(0));
-    }
-    // An attempt that a crash of the server could undo would be a message sent twice, whatever the server's default.
-    // Compiling a statement takes longer than any of ours runs.
-    let session = session.options([("synchronous_commit", "on"), ("jit", "off")]);
-    Ok(if options.generic_plans {
-        // A plan that was made while a table was small is kept while it grows; it must use the indexes from the start.
-        session.options([
-            ("plan_cache_mode", "force_generic_plan"),
-            ("enable_seqscan", "off"),
-        ])
-    } else {
-        session
-    })
 }
 
 #[cfg(test)]

@@ -12,6 +12,10 @@ found as (
   where not exists (select from postrider.lease where expires_at > now())
   having count(*) > 0
   union all
+  select 0, format('%s jobs are not in exactly one place; postrider verify names them', sum(jobs_off))
+  from postrider.verify_range where jobs_off > 0
+  having count(*) > 0
+  union all
   select 1, format('%s jobs are due for numbers that no daemon sends for', sum(jobs))
   from due join postrider.lease l using (shard)
   where l.expires_at <= now() and exists (select from postrider.lease where expires_at > now())
@@ -21,6 +25,15 @@ found as (
   select 1, format('an urgent job is due since %s', to_char(min(since) at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'))
   from due where priority = 0 and since < now() - interval '1 minute'
   having count(*) > 0
+  union all
+  -- While nobody takes receipts, nobody learns what became of messages, and unknown jobs stay unknown.
+  select 1, format('no webhook process takes receipts%s; %s unknown jobs wait for theirs',
+                   coalesce(' since ' || to_char(seen_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'), ''),
+                   (select count(*) from postrider.queue where state = 'unknown'))
+  from postrider.receiving
+  where coalesce(seen_at, '-infinity') < now() - interval '10 seconds'
+    and (exists (select from postrider.lease where expires_at > now())
+         or exists (select from postrider.queue where state = 'unknown'))
   union all
   select case when scope = 'all' then 0 else 1 end,
          concat_ws(' ', case scope when 'all' then 'everything' else scope end, nullif(target, ''), 'is paused by the', source

@@ -66,6 +66,8 @@ pub struct Waiting {
     pub reason: WaitReason,
     /// When it is tried again, or, if unknown, resolved.
     pub due_at: DateTime<Utc>,
+    /// If unknown, since when it waits for its receipt.
+    pub since: Option<DateTime<Utc>>,
     /// Whether the provider's word spent the attempt.
     pub spends: bool,
 }
@@ -183,6 +185,7 @@ pub async fn waiting(pool: &PgPool, batch: &[Waiting]) -> Result<usize, sqlx::Er
         &batch.iter().map(|w| w.due_at).collect::<Vec<_>>(),
         &batch.iter().map(|w| !unknown(w)).collect::<Vec<_>>(),
         &batch.iter().map(|w| w.spends).collect::<Vec<_>>(),
+        &batch.iter().map(|w| w.since).collect::<Vec<_>>() as &[Option<DateTime<Utc>>],
     )
     .fetch_all(pool)
     .await?;

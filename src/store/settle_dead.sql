@@ -24,12 +24,18 @@ insert into postrider.dead_letter (
   id, state, reason, error_code, detail, ended_at, lane, priority, due_at, tries, spent, resends, kind, recipient,
   recipient_key, template, language, content, sender, producer, enqueued_at, expires_at, reference, batch, labels)
 select
-  gone.id, gone.final_state, gone.final_reason, gone.code, gone.detail, gone.at, gone.lane, gone.priority, gone.due_at,
+  gone.id, case when earlier.may_have_left then 'unknown' else gone.final_state end,
+  case when earlier.may_have_left then 'outcome_unknown' else gone.final_reason end,
+  gone.code, gone.detail, gone.at, gone.lane, gone.priority, gone.due_at,
   gone.tries + gone.answered::int, gone.spent + gone.spends::int, gone.resends, gone.kind, gone.recipient,
   gone.recipient_key, gone.template, gone.language,
   case when kind.keep_parameters <> 'never' then gone.content end,
   gone.sender, gone.producer, gone.enqueued_at, gone.expires_at, gone.reference, gone.batch, gone.labels
 from gone
+cross join lateral (
+  -- What ends without a word of the provider was certainly not sent, unless an earlier attempt stayed without an answer.
+  select gone.final_state in ('rejected', 'expired') and postrider.may_have_left(gone.id, gone.tries, gone.resends)
+) as earlier(may_have_left)
 left join postrider.kind on kind.name = gone.kind
 on conflict (id) do nothing
 returning id as "job!"

@@ -27,8 +27,10 @@ use tokio::sync::OnceCell;
 
 pub(crate) mod daemon;
 pub(crate) mod pacing;
+pub(crate) mod proxy;
 pub(crate) mod receiving;
 pub(crate) mod rig;
+pub(crate) mod server;
 pub(crate) mod sql;
 
 /// Where the tests' server is, when it is not ours.
@@ -43,9 +45,14 @@ pub(crate) struct TestDatabase {
 
 /// A new database with the whole schema and the partitions of yesterday to the day after tomorrow.
 pub(crate) async fn database() -> TestDatabase {
+    database_on(server().await).await
+}
+
+/// The same, on this server.
+pub(crate) async fn database_on(server: &str) -> TestDatabase {
     static MADE: AtomicU32 = AtomicU32::new(0);
-    let mut admin = connect(server().await).await;
-    let template = template(&mut admin).await;
+    let mut admin = connect(server).await;
+    let template = template(&mut admin, server).await;
     let name = format!(
         "test_{}_{}",
         std::process::id(),
@@ -66,7 +73,7 @@ pub(crate) async fn database() -> TestDatabase {
         .unwrap();
     admin.close().await.unwrap();
 
-    let url = url_of(server().await, &name);
+    let url = url_of(server, &name);
     let pool = PgPoolOptions::new()
         .max_connections(10)
         .test_before_acquire(false)
@@ -80,6 +87,10 @@ impl TestDatabase {
     /// To connect as the server's superuser.
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(crate) fn pool(&self) -> &PgPool {
@@ -140,7 +151,7 @@ async fn server() -> &'static str {
 
 /// The migrated database that all others are copies of, made by whoever comes first. Its name changes with the migrations
 /// and with the day, because it has the day's partitions.
-async fn template(admin: &mut PgConnection) -> String {
+async fn template(admin: &mut PgConnection, server: &str) -> String {
     let today: String = sqlx::query_scalar("select to_char(now() at time zone 'UTC', 'YYYYMMDD')")
         .fetch_one(&mut *admin)
         .await
@@ -158,7 +169,7 @@ async fn template(admin: &mut PgConnection) -> String {
             .await
             .unwrap();
     if !exists {
-        make_template(admin, &name).await;
+        make_template(admin, server, &name).await;
     }
     admin
         .execute("select pg_advisory_unlock(hashtext('postrider.test.template'))")
@@ -168,7 +179,7 @@ async fn template(admin: &mut PgConnection) -> String {
 }
 
 /// Under another name first, so that one that was interrupted is never copied.
-async fn make_template(admin: &mut PgConnection, name: &str) {
+async fn make_template(admin: &mut PgConnection, server: &str, name: &str) {
     admin
         .execute("drop database if exists template_unfinished with (force)")
         .await
@@ -177,7 +188,7 @@ async fn make_template(admin: &mut PgConnection, name: &str) {
         .execute("create database template_unfinished")
         .await
         .unwrap();
-    let pool = PgPool::connect(&url_of(server().await, "template_unfinished"))
+    let pool = PgPool::connect(&url_of(server, "template_unfinished"))
         .await
         .unwrap();
     migrate::migrate(&pool)

@@ -135,7 +135,7 @@ pub(crate) fn most_within(times: &[u64], window: u64) -> usize {
 }
 
 /// Jobs of opted-in people, as many for each number.
-async fn queue(pool: &PgPool, jobs: i64) {
+pub(crate) async fn queue(pool: &PgPool, jobs: i64) {
     sqlx::query(
         "with lanes as (select array_agg(lane order by lane) as all from postrider.number),
          job as (
@@ -156,7 +156,7 @@ async fn queue(pool: &PgPool, jobs: i64) {
     .unwrap();
 }
 
-async fn empty(pool: &PgPool) {
+pub(crate) async fn empty(pool: &PgPool) {
     loop {
         let left: bool = sqlx::query_scalar("select exists (select from postrider.queue)")
             .fetch_one(pool)
@@ -169,8 +169,8 @@ async fn empty(pool: &PgPool) {
     }
 }
 
-/// The times in the daemon's log.
-fn posts(log: &str) -> BTreeMap<i64, Vec<u64>> {
+/// The times in the log of a daemon, or of several on one machine.
+pub(crate) fn posts(log: &str) -> BTreeMap<i64, Vec<u64>> {
     let field = |line: &str, name: &str| -> Option<u64> {
         let value = line.split(name).nth(1)?;
         let digits = value.chars().take_while(char::is_ascii_digit);

@@ -64,15 +64,16 @@ impl Receiver {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (_, settings) = watch::channel(Arc::new(settings));
         let meters = Meters::new();
+        let stop = CancellationToken::new();
         let (router, work) = webhook(
             settings,
             pool.clone(),
             Arc::new(Notify::new()),
             meters.clone(),
+            stop.clone(),
         );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let stop = CancellationToken::new();
         tokio::spawn(serving::serve(listener, router, 100, stop.clone()));
         Receiver {
             url,

@@ -23,24 +23,56 @@ pub(crate) struct Rig {
     pub(crate) config: String,
     pub(crate) webhook_port: u16,
     pub(crate) ops_port: u16,
+    /// What of the configuration all instances have in common.
+    common: String,
     _state: tempfile::TempDir,
+}
+
+/// One of several instances on the rig's database and sandbox: its own state directory and ports, the same configuration
+/// otherwise. The sandbox calls the rig's own webhook port, so only `Rig::postrider`, or an instance that was made with
+/// [`Rig::instance_on`] that port, hears receipts.
+pub(crate) struct Instance {
+    pub(crate) postrider: Arc<Postrider>,
+    pub(crate) ops_port: u16,
+    state: tempfile::TempDir,
+}
+
+impl Instance {
+    /// Starts it with these arguments after `run`, and waits until it is ready. It logs every post.
+    pub(crate) async fn start(&self, args: &[&str]) -> Daemon {
+        let mut daemon = self.start_only(args);
+        daemon.logs("ready").await;
+        daemon
+    }
+
+    /// Starts it; it is not ready yet.
+    pub(crate) fn start_only(&self, args: &[&str]) -> Daemon {
+        self.postrider
+            .start_logging(args, "info,postrider::posted=trace")
+    }
+
+    /// The id that it gave itself at its first start.
+    pub(crate) fn id(&self) -> String {
+        let id = std::fs::read_to_string(self.state.path().join("instance")).unwrap();
+        id.trim().to_owned()
+    }
 }
 
 impl Rig {
     /// With this sandbox, and `extra` at the end of the configuration.
     pub(crate) async fn new(setup: Setup, extra: &str) -> Self {
-        let database = database().await;
+        Self::on(database().await, setup, extra).await
+    }
+
+    /// The same, on this database.
+    pub(crate) async fn on(database: TestDatabase, setup: Setup, extra: &str) -> Self {
         let (webhook_port, ops_port) = (free_port(), free_port());
         let setup = setup.callback(&format!(
             "http://127.0.0.1:{webhook_port}/webhooks/whatsapp"
         ));
         let state = tempfile::tempdir().unwrap();
-        let mut config = format!(
-            "state_dir = {:?}\n[database]\nurl = {:?}\n[webhook]\nlisten = \"127.0.0.1:{webhook_port}\"\n\
-             [ops]\nlisten = \"127.0.0.1:{ops_port}\"\n",
-            state.path(),
-            database.url()
-        );
+        let own = own_part(&state, webhook_port, ops_port);
+        let mut config = format!("[database]\nurl = {:?}\n", database.url());
         for app in &setup.apps {
             config += &format!(
                 "[[apps]]\nname = {:?}\napp_secrets = [{:?}]\nverify_token = \"verify\"\n",
@@ -61,6 +93,8 @@ impl Rig {
         config += &format!("[senders.default]\nnumbers = {numbers:?}\n");
         let sandbox = Sandbox::start(setup).await.unwrap();
         config += &format!("[whatsapp]\nbase_url = {:?}\n{extra}\n", sandbox.url());
+        let common = config;
+        let config = format!("{own}{common}");
         let postrider = Postrider::new(&config);
         Self {
             database,
@@ -69,7 +103,25 @@ impl Rig {
             config,
             webhook_port,
             ops_port,
+            common,
             _state: state,
+        }
+    }
+
+    /// A further instance, to whom the sandbox does not talk.
+    pub(crate) fn instance(&self) -> Instance {
+        self.instance_on(free_port())
+    }
+
+    /// A further instance that listens for webhooks on this port.
+    pub(crate) fn instance_on(&self, webhook_port: u16) -> Instance {
+        let state = tempfile::tempdir().unwrap();
+        let ops_port = free_port();
+        let own = own_part(&state, webhook_port, ops_port);
+        Instance {
+            postrider: Postrider::new(&format!("{own}{}", self.common)),
+            ops_port,
+            state,
         }
     }
 
@@ -146,6 +198,15 @@ impl Rig {
         })
         .await;
     }
+}
+
+/// What every instance has for itself.
+fn own_part(state: &tempfile::TempDir, webhook_port: u16, ops_port: u16) -> String {
+    format!(
+        "state_dir = {:?}\n[webhook]\nlisten = \"127.0.0.1:{webhook_port}\"\n\
+         [ops]\nlisten = \"127.0.0.1:{ops_port}\"\n",
+        state.path()
+    )
 }
 
 /// `count` telephone numbers of nobody.

@@ -62,7 +62,7 @@ fn accepted(body: &Body<'_>) -> Option<Answer> {
     let message = first::<Message<'_>>(body.messages).filter(|message| !message.id.is_empty())?;
     let contact = first::<Contact<'_>>(body.contacts);
     Some(Answer::Accepted {
-        provider_id: message.id.into_owned(),
+        provider_id: storable(&message.id),
         held: message.message_status.is_some_and(is_held),
         wa_id: contact.as_ref().and_then(|contact| text(contact.wa_id)),
         user_id: contact.as_ref().and_then(|contact| text(contact.user_id)),
@@ -88,6 +88,7 @@ fn text(raw: Option<&RawValue>) -> Option<String> {
     serde_json::from_str::<String>(raw?.get())
         .ok()
         .filter(|text| !text.is_empty())
+        .map(|text| storable(&text))
 }
 
 /// The error, if it has a code. Errors are rare enough to be read the slow and patient way.
@@ -126,7 +127,12 @@ fn integer(value: &Value) -> Option<i32> {
 }
 
 fn clip(text: &str) -> String {
-    text.chars().take(LONGEST_TEXT).collect()
+    storable(text).chars().take(LONGEST_TEXT).collect()
+}
+
+/// Postgres keeps no NUL in a text, and an outcome that cannot be written would keep all others of its batch from it.
+fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ impl Commits {
 impl Worker {
     /// Commits attempts for the jobs that will have a slot by the time the commit is through.
     pub(super) fn attempt(&mut self, now: Now, actions: &mut Vec<Action>) {
-        if self.draining || self.outbox.len() > UNSETTLED_MAX {
+        if self.draining || self.is_behind() {
             return;
         }
         if self.commits.urgent_running < URGENT_COMMITS_MAX && !self.urgent_lanes.is_empty() {
@@ -74,10 +74,16 @@ impl Worker {
         }
     }
 
+    /// Whether so many outcomes wait for the database that no more are to be made. What is posted or permitted by then still
+    /// adds its own.
+    pub(super) fn is_behind(&self) -> bool {
+        self.outbox.len() > UNSETTLED_MAX
+    }
+
     /// Whether a further batch may be committed beside those that are.
     pub(super) fn may_attempt(&self) -> bool {
         !self.draining
-            && self.outbox.len() <= UNSETTLED_MAX
+            && !self.is_behind()
             && self.commits.running < COMMITS_MAX
             && !self.waiting_lanes.is_empty()
     }

@@ -82,7 +82,8 @@ impl Worker {
 
     /// From where a lane is looked at next, if it may send and has room.
     pub(super) fn cursor(&mut self, lane: Lane, priority: Priority, now: Now) -> Option<Cursor> {
-        if self.draining || !self.may_send(lane, self.lanes.get(&lane)?, now) {
+        // What the gate stops is an outcome too.
+        if self.draining || self.is_behind() || !self.may_send(lane, self.lanes.get(&lane)?, now) {
             return None;
         }
         if self.holds.priorities.contains(&priority) {

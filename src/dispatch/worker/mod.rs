@@ -179,6 +179,7 @@ impl Worker {
                 posts,
             } => {
                 self.limits.counted(&pool, &standing, posts, now);
+                self.look_soon(now);
             }
             Event::Left { id, at } => self.left(id, at, now),
             Event::Posted {
@@ -212,6 +213,7 @@ impl Worker {
         if let Some(batch) = self.outbox.take(now.mono) {
             actions.push(Action::Settle(batch));
         }
+        self.leave(now, actions);
         if self.draining && !self.finished && self.is_idle() {
             self.finished = true;
             actions.push(Action::Finish);

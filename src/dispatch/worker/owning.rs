@@ -1,17 +1,25 @@
 //! Which lanes the worker may send for.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     super::{
-        event::Now,
+        event::{Action, Now},
+        holdings::Quiet,
         lane::{LaneState, Permitted, Reading},
         settlement,
         world::{Leases, World},
     },
     Worker,
 };
-use crate::rules::job::{JobId, Lane, Priority};
+use crate::{
+    rules::job::{JobId, Lane, Priority},
+    store::attempt::Held,
+};
 
 impl Worker {
     pub(super) fn see(&mut self, world: Arc<World>, now: Now) {
@@ -78,9 +86,58 @@ impl Worker {
     }
 
     pub(super) fn hold(&mut self, leases: Leases, now: Now) {
-        self.leases = leases;
+        let before = std::mem::replace(&mut self.leases, leases);
         self.stand(now);
         self.relinquish_where_stopped(now);
+        let has_more = |(shard, epoch): (&i16, &i64)| before.epochs.get(shard) != Some(epoch);
+        if self.leases.epochs.iter().any(has_more) {
+            self.look_soon(now);
+        }
+    }
+
+    /// Jobs may have waited, and rung, while nobody could send for them.
+    pub(super) fn look_soon(&mut self, now: Now) {
+        self.next_poll = now.mono;
+    }
+
+    /// Tells which of the shards that are to be given back have nothing under way any more, from the look to the written
+    /// outcome.
+    pub(super) fn leave(&mut self, now: Now, actions: &mut Vec<Action>) {
+        if self.leases.leaving.is_empty() {
+            return;
+        }
+        let shard_of = |lane: &Lane| self.lanes.get(lane).map(|state| state.facts.shard);
+        let busy: HashSet<i16> = self
+            .known
+            .values()
+            .filter_map(|known| shard_of(&known.lane))
+            .collect();
+        let mut silent_since: HashMap<i16, Duration> = HashMap::new();
+        for state in self.lanes.values() {
+            if let Some(at) = state.posted_at {
+                let last = silent_since.entry(state.facts.shard).or_insert(at);
+                *last = at.max(*last);
+            }
+        }
+        let (workers, index) = (self.settings.workers, self.settings.index);
+        self.leases.leaving.retain(|shard, epoch| {
+            if !is_dealt_to(*shard, workers, index) {
+                return false;
+            }
+            if busy.contains(shard) {
+                return true;
+            }
+            actions.push(Action::Quiet(Quiet {
+                held: Held {
+                    shard: *shard,
+                    epoch: *epoch,
+                },
+                silent_for: silent_since
+                    .get(shard)
+                    .map(|at| now.mono.saturating_sub(*at)),
+            }));
+            false
+        });
     }
 
     /// Lanes that may not send keep nothing in memory: their jobs can then be cancelled, moved, and seen for what they are.
@@ -137,7 +194,7 @@ impl Worker {
 
     /// Shards are dealt out over the workers, so that each number is sent for on one thread.
     pub(super) fn is_mine(&self, shard: i16) -> bool {
-        usize::from(shard.unsigned_abs()) % self.settings.workers == self.settings.index
+        is_dealt_to(shard, self.settings.workers, self.settings.index)
     }
 
     /// Why the lane may not send at all; `None` when it may.
@@ -183,4 +240,8 @@ impl Worker {
             && self.outbox.is_empty()
             && self.commits.running + self.commits.urgent_running == 0
     }
+}
+
+fn is_dealt_to(shard: i16, workers: usize, index: usize) -> bool {
+    usize::from(shard.unsigned_abs()) % workers == index
 }

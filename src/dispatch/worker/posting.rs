@@ -6,7 +6,7 @@ use super::{
     super::{
         event::{About, Action, Learned, Now},
         lane::Permitted,
-        settlement::{not_sent, settlement},
+        settlement::{Attempt, not_sent, settlement},
         world::LaneFacts,
     },
     Flight, Worker,
@@ -154,6 +154,7 @@ impl Worker {
         let lane = flight.lane;
         if let Some(state) = self.lanes.get_mut(&lane) {
             state.pacer.left(at);
+            state.posted_at = Some(at);
             state.posted += 1;
         }
         self.schedule(lane, now.mono);
@@ -202,8 +203,13 @@ impl Worker {
         if let Some(link) = same_person(&posted.job.recipient, &answer) {
             actions.push(Action::Learn(Learned::SamePerson(link)));
         }
+        let waited = now.mono.saturating_sub(left_at.unwrap_or(now.mono));
+        let attempt = Attempt {
+            left_at: now.wall - waited,
+            ..posted.attempt()
+        };
         let outcome = settlement(
-            &posted.attempt(),
+            &attempt,
             answer,
             &consequence,
             &self.settings.retry,

@@ -163,6 +163,7 @@ impl Bench {
         self.tell(Event::Leases(Leases {
             epochs: [(0, 1), (1, 1)].into(),
             deadline,
+            ..Leases::default()
         }))
     }
 

@@ -220,6 +220,7 @@ fn a_pool_whose_lease_was_lost_is_counted_anew() {
     bench.tell(Event::Leases(Leases {
         epochs: [(0, 2)].into(),
         deadline: 1_000 * HOUR,
+        ..Leases::default()
     }));
     let jobs = bench.normal(0..3);
     assert_eq!(
@@ -235,6 +236,7 @@ fn a_count_from_before_the_lease_was_lost_is_no_answer() {
     bench.tell(Event::Leases(Leases {
         epochs: [(0, 2)].into(),
         deadline: 1_000 * HOUR,
+        ..Leases::default()
     }));
     bench.tell(Event::Counted {
         pool: "portfolio".into(),
