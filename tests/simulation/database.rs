@@ -9,7 +9,7 @@ use std::{
 
 use chrono::{DateTime, NaiveDate, Utc};
 use postrider::{
-    dispatch::leasing::{MARGIN, TTL},
+    dispatch::leasing::MARGIN,
     rules::{
         job::{JobId, Lane, Priority, State, WaitReason},
         receipt::Progress,
@@ -18,8 +18,9 @@ use postrider::{
 };
 
 use super::{
-    plan::{KindPlan, Plan},
+    plan::{KindPlan, Plan, TTL, secs},
     sabotage::Sabotage,
+    unknown::Way,
 };
 
 pub(crate) type Time = DateTime<Utc>;
@@ -39,6 +40,7 @@ pub(crate) struct Row {
     pub(crate) spent: i32,
     pub(crate) resends: i32,
     pub(crate) is_unknown: bool,
+    pub(crate) unknown_since: Option<Time>,
     pub(crate) reason: Option<WaitReason>,
     pub(crate) kind: &'static KindPlan,
     pub(crate) person: i64,
@@ -97,7 +99,6 @@ pub(crate) struct Lease {
     pub(crate) expires_at: Time,
     pub(crate) free_at: Time,
     pub(crate) settled_until: Time,
-    pub(crate) taken_at: Time,
 }
 
 /// A row of `number`.
@@ -105,6 +106,8 @@ pub(crate) struct Lease {
 pub(crate) struct Number {
     pub(crate) shard: i16,
     pub(crate) free_at: Time,
+    /// It came from another shard; what was left open since then is not seen to yet.
+    pub(crate) open_since: Option<Time>,
     pub(crate) refilled_at: Time,
     pub(crate) is_paused: bool,
 }
@@ -136,19 +139,19 @@ pub(crate) struct Database {
     pub(crate) attempts: Vec<AttemptRow>,
     /// How many attempts of this number a job has; more than one when one of them was undone by nobody but written twice.
     pub(crate) attempted: BTreeMap<(JobId, i32), usize>,
-    pub(crate) answered: BTreeMap<(JobId, i32), usize>,
+    /// What each attempt came to.
+    pub(crate) answers: BTreeMap<(JobId, i32), Vec<&'static str>>,
     pub(crate) messages: BTreeMap<JobId, Message>,
     pub(crate) dead: BTreeMap<JobId, Dead>,
     pub(crate) inbox: BTreeMap<i64, Receipt>,
     pub(crate) receipts: i64,
-    /// When receipts for an attempt of these times were taken: proof that they flow.
-    pub(crate) heard_of: Vec<(Time, Time)>,
-    /// When no receipt could be taken, in order.
-    pub(crate) deaf: Vec<(Time, Time)>,
+    pub(crate) way: Way,
     /// How often a job was sent again because nobody knew what had become of it.
     pub(crate) resent: BTreeMap<JobId, usize>,
     pub(crate) released: Vec<(Lane, i64, Time, Time)>,
     pub(crate) leases: BTreeMap<i16, Lease>,
+    /// Until when each instance counts among those that send.
+    pub(crate) senders: BTreeMap<usize, Time>,
     pub(crate) numbers: BTreeMap<Lane, Number>,
     /// When a person last opted in and out.
     pub(crate) consents: BTreeMap<i64, (Time, Option<Time>)>,
@@ -166,6 +169,7 @@ impl Database {
         let number = |shard| Number {
             shard,
             free_at: Time::default(),
+            open_since: None,
             refilled_at: Time::default(),
             is_paused: false,
         };
@@ -216,6 +220,15 @@ impl Database {
         self.touched.push(id);
     }
 
+    /// What ends without a word of the provider was certainly not sent, unless an earlier attempt stayed without an answer.
+    pub(crate) fn bury_unsent(&mut self, id: JobId, row: Row, state: State) {
+        let state = match self.may_have_left(id, &row) {
+            true => State::Unknown,
+            false => state,
+        };
+        self.bury(id, row, state);
+    }
+
     pub(crate) fn lanes_with_rows(&self) -> Vec<(Lane, Priority)> {
         let mut present: Vec<_> = self.order.iter().map(|(l, p, ..)| (*l, *p)).collect();
         present.dedup();
@@ -250,8 +263,8 @@ impl Database {
     }
 
     pub(crate) fn has_open_attempt(&self, id: JobId, tries: i32) -> bool {
-        let count = |of: &BTreeMap<_, usize>| of.get(&(id, tries + 1)).copied().unwrap_or(0);
-        count(&self.attempted) > count(&self.answered)
+        let attempts = self.attempted.get(&(id, tries + 1)).copied().unwrap_or(0);
+        attempts > self.answers.get(&(id, tries + 1)).map_or(0, Vec::len)
     }
 
     /// `cancel_jobs`; `None` while somebody holds the row.
@@ -266,7 +279,7 @@ impl Database {
             return Some(false);
         }
         if let Some(row) = self.remove(id) {
-            self.bury(id, row, State::Cancelled);
+            self.bury_unsent(id, row, State::Cancelled);
         }
         Some(true)
     }
@@ -282,7 +295,7 @@ impl Database {
         let over: Vec<JobId> = over.map(|(id, _)| *id).collect();
         for id in over {
             if let Some(row) = self.remove(id) {
-                self.bury(id, row, State::Expired);
+                self.bury_unsent(id, row, State::Expired);
             }
         }
     }
@@ -315,6 +328,7 @@ impl Database {
         if let Some(number) = self.numbers.get_mut(&lane) {
             number.shard = shard;
             number.free_at = now + TTL + MARGIN;
+            number.open_since = number.open_since.or(Some(now - secs(60)));
         }
     }
 
@@ -323,7 +337,7 @@ impl Database {
         if self.is(Sabotage::LedgerNotRebuilt) {
             return Vec::new();
         }
-        let since = now - (super::plan::secs(24 * 3_600 + 360));
+        let since = now - (secs(24 * 3_600 + 360));
         let mut last: BTreeMap<i64, Time> = BTreeMap::new();
         let attempts = self.attempts.iter().filter(|a| a.counted);
         let attempts = attempts.map(|a| (a.lane, a.person, a.at));

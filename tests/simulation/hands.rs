@@ -7,9 +7,10 @@ use chrono::TimeDelta;
 use postrider::{
     dispatch::{
         event::{Action, Event, LookFor, Now},
+        holdings::{Holdings, REST},
+        leasing::MARGIN,
         outbox::Batch,
         worker::{Settings, Worker},
-        world::Leases,
     },
     rules::{
         job::{JobId, Lane, Priority},
@@ -17,13 +18,13 @@ use postrider::{
         receipt::Callback,
         retry::Policy,
     },
-    store::{attempt::Held, lease::Taken, look::Cursor},
+    store::{lease::Returned, look::Cursor},
 };
 
 use super::{
     database::{Time, clock},
     judge::Post,
-    plan::{ms, secs},
+    plan::{TTL, ms, secs},
     provider::Letter,
     sabotage::Sabotage,
     sim::Sim,
@@ -32,8 +33,6 @@ use super::{
 /// A statement that takes longer is given up; outcomes are worth more patience.
 pub(crate) const STATEMENT_MAX: Duration = secs(5);
 pub(crate) const SETTLE_MAX: Duration = secs(30);
-/// After a hand-back nobody posts for so long.
-const HAND_BACK_SETTLE: Duration = ms(1_100);
 /// How long the machines have been up when a run begins.
 pub(crate) const UPTIME: Duration = secs(100_000);
 
@@ -58,8 +57,11 @@ pub(crate) struct Instance {
     /// When each worker's next turn is due.
     turns: Vec<Duration>,
     finished: usize,
-    /// By shard: the epoch, and before when nobody may post.
-    holding: BTreeMap<i16, (i64, Time)>,
+    pub(crate) holdings: Holdings,
+    /// Whether a round about the leases is under way.
+    pub(crate) is_in_round: bool,
+    /// Whether the last one failed.
+    pub(crate) missed: bool,
     /// How far each lane was read at the farthest; only for who never goes back.
     farthest: BTreeMap<(Lane, Priority), (Time, JobId)>,
 }
@@ -73,46 +75,16 @@ impl Instance {
         }
     }
 
-    pub(crate) fn held(&self) -> Vec<Held> {
-        let held = self.holding.iter();
-        held.map(|(shard, (epoch, _))| Held {
-            shard: *shard,
-            epoch: *epoch,
-        })
-        .collect()
-    }
-
-    /// Only these were still there to be renewed.
-    pub(crate) fn keep(&mut self, still: &[Held]) {
-        self.holding.retain(|shard, (epoch, _)| {
-            still.contains(&Held {
-                shard: *shard,
-                epoch: *epoch,
-            })
-        });
-    }
-
-    pub(crate) fn take(&mut self, taken: &[Taken]) {
-        let taken = taken.iter();
-        self.holding
-            .extend(taken.map(|taken| (taken.held.shard, (taken.held.epoch, taken.free_at))));
-    }
-
-    pub(crate) fn leases(&self, deadline: Duration, at: Duration) -> Leases {
-        let now = self.now(at).wall;
-        let free = self
-            .holding
-            .iter()
-            .filter(|(_, (_, free_at))| *free_at <= now);
-        Leases {
-            epochs: free.map(|(shard, (epoch, _))| (*shard, *epoch)).collect(),
-            deadline,
-        }
-    }
-
     pub(crate) fn oldest_open(&self) -> Option<Time> {
         let loads = self.workers.iter().map(Worker::load);
         loads.filter_map(|load| load.oldest_open).min()
+    }
+
+    /// Its leases are as if they had been renewed until now.
+    pub(crate) fn prolong(&mut self, now: Duration) {
+        let held = self.holdings.held();
+        self.holdings
+            .renewed(&held, UPTIME + now + TTL.saturating_sub(MARGIN));
     }
 
     /// Nothing is on its way.
@@ -165,7 +137,7 @@ impl Sim {
             ..Instance::default()
         };
         let who = self.who(instance);
-        self.agenda.tick(now, move |sim| sim.renew(who));
+        self.agenda.tick(now, move |sim| sim.look_at_table(who));
         self.agenda.tick(now, move |sim| sim.read_facts(who));
         self.agenda.tick(now, move |sim| sim.chores(who));
         for worker in 0..workers {
@@ -329,23 +301,26 @@ impl Sim {
             Action::Settle(batch) => self.settle(who, worker, batch, 0),
             // The breakers of this world open by themselves; nobody else needs to know.
             Action::Learn(_) => {}
+            Action::Quiet(quiet) => self.give_back(who, move |holdings, _| {
+                holdings.returned(quiet).into_iter().collect()
+            }),
             Action::Finish => self.finish(who),
         }
     }
 
+    /// When all workers are done, what is still held is given back, and the process ends.
     fn finish(&mut self, who: Who) {
-        let instance = &mut self.fleet[who.instance];
+        let instance = self.instance(who);
         instance.finished += 1;
         if instance.finished == instance.workers.len() {
-            self.ask(
-                who,
-                STATEMENT_MAX,
-                move |sim, now| {
-                    sim.database.hand_back(who.instance, HAND_BACK_SETTLE, now);
-                    Some(())
-                },
-                move |sim, _| sim.kill(who.instance),
-            );
+            self.give_back(who, |holdings, _| {
+                let held = holdings.held().into_iter();
+                held.map(|held| Returned { held, rest: REST }).collect()
+            });
+            let within = self.dice.within(ms(1), ms(100));
+            self.agenda.at(self.now + within, move |sim| {
+                sim.when_awake(who, move |sim| sim.kill(who.instance));
+            });
         }
     }
 

@@ -16,6 +16,7 @@ mod dice;
 mod hands;
 mod judge;
 mod leases;
+mod leasing;
 mod plan;
 mod provider;
 mod receipts;

@@ -17,6 +17,9 @@ pub(crate) const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
+/// How long a lease holds without renewal.
+pub(crate) const TTL: Duration = secs(5);
+
 /// What a job can be about.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct KindPlan {

@@ -258,7 +258,7 @@ impl Sim {
         tries: u32,
     ) {
         let mood = self.mood();
-        let is_heard = self.now >= self.webhook_away_until && self.now >= self.database.away_until;
+        let is_heard = self.is_heard();
         let is_told_again = !is_heard || self.dice.chance(mood.repeated);
         if is_heard {
             let now = clock(self.now);

@@ -9,7 +9,7 @@ use postrider::rules::{
 };
 
 use super::{
-    database::{Database, Message, Receipt, Row, Time},
+    database::{Database, Message, Receipt, Time},
     plan::{ms, secs},
     sabotage::Sabotage,
 };
@@ -44,12 +44,6 @@ impl Database {
             progress: Progress::of(status, at),
             at,
         };
-        let posted_at = self
-            .times_of(receipt.job, receipt.attempt)
-            .into_iter()
-            .max();
-        self.heard_of
-            .extend(posted_at.map(|posted_at| (now, posted_at)));
         self.inbox.insert(self.receipts, receipt);
     }
 
@@ -69,16 +63,21 @@ impl Database {
                 },
             );
         }
+        let mut newest = None;
         for (key, said) in said {
-            if self.apply(key, &said)
-                || (self.settle_by_receipt(key, &said, now) && self.apply(key, &said))
-            {
+            let is_applied = self.apply(key, &said)
+                || (self.settle_by_receipt(key, &said, now) && self.apply(key, &said));
+            if is_applied {
+                newest = newest.max(self.time_of(key.1, key.2));
                 for id in &said.ids {
                     self.inbox.remove(id);
                 }
             } else {
                 self.park(&said.ids, now);
             }
+        }
+        if let Some(newest) = newest {
+            self.way.note(newest, now);
         }
     }
 
@@ -104,20 +103,17 @@ impl Database {
         true
     }
 
-    /// `fold_settle.sql`: a receipt is the provider's word that it took the message.
+    /// `fold_lock.sql` and `fold_settle.sql`: a receipt is the provider's word that it took the message.
     fn settle_by_receipt(&mut self, (day, job, attempt): Key, said: &Said, now: Time) -> bool {
-        let is_late = said.first_received_at <= now - secs(2);
-        let is_open = |row: &Row| attempt == row.tries + 1 && (row.is_unknown || is_late);
-        let row = if self.queue.get(&job).is_some_and(is_open) && !self.is_locked(job) {
+        if self.is_locked(job) {
+            return false;
+        }
+        let row = if self.is_first_word(job, attempt, said, now) {
             self.remove(job)
+        } else if self.is_found_after_all(job, attempt) {
+            self.dead.remove(&job).map(|dead| dead.row)
         } else {
-            let lost = self.dead.get(&job);
-            let is_lost = lost
-                .is_some_and(|dead| dead.state == State::Unknown && attempt <= dead.row.tries + 1);
-            is_lost
-                .then(|| self.dead.remove(&job))
-                .flatten()
-                .map(|dead| dead.row)
+            None
         };
         let Some(row) = row else {
             return false;
@@ -134,6 +130,35 @@ impl Database {
         self.messages.entry(job).or_insert(message);
         self.touched.push(job);
         true
+    }
+
+    /// Whether the job waits, and nobody answered this attempt of it.
+    fn is_first_word(&self, job: JobId, attempt: i32, said: &Said, now: Time) -> bool {
+        let Some(row) = self.queue.get(&job) else {
+            return false;
+        };
+        let is_late = said.first_received_at <= now - secs(2);
+        let is_open = attempt == row.tries + 1 && (row.is_unknown || is_late);
+        let is_earlier = attempt <= row.tries
+            && (row.is_unknown || !self.has_open_attempt(job, row.tries))
+            && self.is_unanswered(job, attempt) == Some(true);
+        is_open || is_earlier
+    }
+
+    /// Whether the job was given up, and this attempt of it is not one that the provider refused.
+    fn is_found_after_all(&self, job: JobId, attempt: i32) -> bool {
+        self.dead.get(&job).is_some_and(|dead| {
+            let unanswered = self.is_unanswered(job, attempt);
+            attempt <= dead.row.tries + 1
+                && matches!(dead.state, State::Unknown | State::Failed)
+                && unanswered.unwrap_or(dead.state == State::Unknown)
+        })
+    }
+
+    /// Whether all answers that this attempt has are none; `None` when there is not even that.
+    fn is_unanswered(&self, job: JobId, attempt: i32) -> Option<bool> {
+        let answers = self.answers.get(&(job, attempt))?;
+        Some(answers.iter().all(|outcome| *outcome == "unknown"))
     }
 
     /// `fold_park.sql`.

@@ -1,7 +1,7 @@
 //! The statements that a job passes on its way out: look, attempt, settle. See `src/store/look.sql`, `attempt.sql` and
 //! `settle_*.sql`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use postrider::{
     dispatch::outbox::Batch,
@@ -92,6 +92,7 @@ impl Database {
             fence.contains(&w.shard)
                 && number.shard == w.shard
                 && number.free_at <= now
+                && number.open_since.is_none()
                 && self.is_as_believed(w)
                 && !self.is_locked(w.id)
         });
@@ -183,13 +184,20 @@ impl Database {
             (is_unknown, due_at) = (false, waiting.at);
         }
         self.update(waiting.id, |row| {
-            row.is_unknown = is_unknown;
             row.reason = Some(waiting.reason);
-            row.due_at = due_at;
+            row.unknown_since = match is_unknown {
+                true => row.unknown_since.max(waiting.since),
+                false => None,
+            };
+            row.due_at = match is_unknown && row.is_unknown {
+                true => row.due_at.max(due_at),
+                false => due_at,
+            };
+            row.is_unknown = is_unknown;
             row.tries += i32::from(!is_unknown);
             row.spent += i32::from(waiting.spends);
         });
-        self.answer(waiting.id, waiting.attempt);
+        self.answer(waiting.id, waiting.attempt, waiting.answered.outcome);
     }
 
     fn ended(&mut self, dead: &Dead) {
@@ -199,12 +207,18 @@ impl Database {
             return;
         }
         if let Some(mut row) = self.remove(dead.id) {
+            if let Some(answered) = &dead.answered {
+                self.answer(dead.id, dead.attempt, answered.outcome);
+            }
+            let is_known = matches!(dead.state, State::Rejected | State::Expired);
+            let is_lost = is_known && self.may_have_left(dead.id, &row);
             row.tries += i32::from(is_answered);
             row.spent += i32::from(dead.spends);
-            self.bury(dead.id, row, dead.state);
-            if is_answered {
-                self.answer(dead.id, dead.attempt);
-            }
+            self.bury(
+                dead.id,
+                row,
+                if is_lost { State::Unknown } else { dead.state },
+            );
         }
     }
 
@@ -222,25 +236,14 @@ impl Database {
         }
     }
 
-    pub(crate) fn answer(&mut self, id: JobId, attempt: i32) {
-        *self.answered.entry((id, attempt)).or_default() += 1;
+    pub(crate) fn answer(&mut self, id: JobId, attempt: i32, outcome: &'static str) {
+        self.answers.entry((id, attempt)).or_default().push(outcome);
     }
 
-    /// When each attempt of the job with this number was committed.
-    pub(crate) fn times_of(&self, id: JobId, attempt: i32) -> Vec<Time> {
+    /// When the last attempt of the job with this number was committed.
+    pub(crate) fn time_of(&self, id: JobId, attempt: i32) -> Option<Time> {
         let of = |row: &&AttemptRow| row.job == id && row.attempt == attempt;
-        self.attempts
-            .iter()
-            .rev()
-            .filter(of)
-            .map(|row| row.at)
-            .collect()
-    }
-
-    /// Attempts by what they are for, to find those that nobody answered.
-    pub(crate) fn attempts_since(&self, since: Time) -> BTreeMap<(JobId, i32), AttemptRow> {
-        let late = self.attempts.iter().filter(|row| row.at >= since);
-        late.map(|row| ((row.job, row.attempt), *row)).collect()
+        self.attempts.iter().rev().find(of).map(|row| row.at)
     }
 }
 

@@ -164,6 +164,7 @@ impl Sim {
     fn skip_to(&mut self, to: Duration) {
         self.agenda.skip(to);
         let before = clock(self.now);
+        let was_heard = self.is_heard();
         self.now = to;
         self.touched_at = to.saturating_sub(QUIET_AFTER - secs(1));
         let now = clock(to);
@@ -173,9 +174,14 @@ impl Sim {
                 lease.renew(None, now);
             }
         }
+        if was_heard {
+            self.database.way.seen_at = Some(now);
+        }
         for instance in 0..self.fleet.len() {
             if self.fleet[instance].is_up {
-                self.tell_leases(self.who(instance), to);
+                let who = self.who(instance);
+                self.fleet[instance].prolong(to);
+                self.tell_leases(who);
             }
         }
     }

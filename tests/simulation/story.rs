@@ -34,10 +34,24 @@ impl Sim {
             self.stretch(at, lasts, jobs, faults);
             at += lasts;
         }
+        self.agenda.tick(Duration::ZERO, Self::beat);
         self.agenda.at(at, Self::calm_down);
         // Signs of life: receipts flow.
         self.stretch(at, secs(600), 20, 0);
         self.end = at + CALM;
+    }
+
+    /// Each second a webhook process proves that it could take receipts.
+    fn beat(&mut self) {
+        if self.is_heard() {
+            self.database.way.beat(clock(self.now));
+        }
+        self.agenda.tick(self.now + secs(1), Self::beat);
+    }
+
+    /// Whether a receipt that is told now is committed.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.now >= self.webhook_away_until && self.now >= self.database.away_until
     }
 
     fn stretch(&mut self, at: Duration, lasts: Duration, jobs: usize, faults: usize) {
@@ -82,6 +96,7 @@ impl Sim {
             spent: 0,
             resends: 0,
             is_unknown: false,
+            unknown_since: None,
             reason: None,
             kind,
             person,
@@ -109,7 +124,6 @@ impl Sim {
     fn trouble(&mut self, fault: Fault) {
         self.trace(|| format!("trouble: {fault:?}"));
         let instance = self.dice.below(self.plan.instances);
-        let now = clock(self.now);
         match fault {
             Fault::Kill => {
                 let away = self.dice.between(ms(50), secs(30));
@@ -134,7 +148,6 @@ impl Sim {
             Fault::DatabaseAway => {
                 let until = self.now + self.dice.between(ms(100), secs(30));
                 self.database.crash(until);
-                self.database.deafen(now, clock(until));
             }
             Fault::DatabaseSlow => {
                 self.database.slow_until = self.now + self.dice.between(secs(1), secs(30));
@@ -142,7 +155,8 @@ impl Sim {
             Fault::WebhookAway => {
                 let until = self.now + self.dice.between(secs(1), secs(1_200));
                 self.webhook_away_until = self.webhook_away_until.max(until);
-                self.database.deafen(now, clock(until));
+                // Time is not skipped over its end.
+                self.agenda.at(until, |_| {});
             }
             Fault::ProviderAway => {
                 let until = self.now + self.dice.between(secs(1), secs(60));

@@ -1,5 +1,4 @@
-//! What a process does beside its workers: it keeps the leases and tells the workers the facts (`dispatch/leasing.rs`,
-//! `knowing.rs`), moves jobs of numbers that cannot send, folds receipts, and looks after what is over.
+//! What a process does beside its workers and leases: it tells the workers the facts (`dispatch/knowing.rs`), moves jobs of numbers that cannot send, folds receipts, and looks after what is over.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -7,7 +6,6 @@ use postrider::{
     channel::whatsapp::{Client, Endpoint, Sender},
     dispatch::{
         event::Event,
-        leasing::{MARGIN, TTL},
         world::{LaneFacts, PoolFacts, World},
     },
     rules::{
@@ -23,7 +21,7 @@ use serde_json::json;
 
 use super::{
     database::{Number, clock},
-    hands::{STATEMENT_MAX, UPTIME, Who},
+    hands::{STATEMENT_MAX, Who},
     plan::{KINDS, LanePlan, Plan, ms, secs},
     receipts::INSTALLATION,
     sending::TEMPLATE,
@@ -99,52 +97,6 @@ fn sender() -> Sender {
 }
 
 impl Sim {
-    /// Renews the leases and takes what is free. The deadline counts from before the database is asked.
-    pub(crate) fn renew(&mut self, who: Who) {
-        let asked_at = self.now;
-        let instance = self.instance(who);
-        let held = instance.held();
-        let oldest_open = instance.oldest_open();
-        self.ask(
-            who,
-            STATEMENT_MAX,
-            move |sim, now| Some(sim.database.renew(who.instance, &held, oldest_open, now)),
-            move |sim, still| {
-                let Some(still) = still else {
-                    return sim.renew_again(who, asked_at);
-                };
-                sim.instance(who).keep(&still);
-                sim.ask(
-                    who,
-                    STATEMENT_MAX,
-                    move |sim, now| sim.database.take(who.instance, &still, now),
-                    move |sim, taken| {
-                        if let Some(taken) = taken {
-                            sim.instance(who).take(&taken);
-                            sim.tell_leases(who, asked_at);
-                        }
-                        sim.renew_again(who, asked_at);
-                    },
-                );
-            },
-        );
-    }
-
-    fn renew_again(&mut self, who: Who, asked_at: Duration) {
-        let at = self.now.max(asked_at + EVERY);
-        self.agenda.tick(at, move |sim| {
-            sim.when_awake(who, move |sim| sim.renew(who))
-        });
-    }
-
-    pub(crate) fn tell_leases(&mut self, who: Who, asked_at: Duration) {
-        let at = self.now;
-        let leases = self
-            .instance(who)
-            .leases(UPTIME + asked_at + TTL - MARGIN, at);
-        self.tell_all(who, || Event::Leases(leases.clone()));
-    }
-
     /// Tells the workers the facts, once a second.
     pub(crate) fn read_facts(&mut self, who: Who) {
         self.ask(
