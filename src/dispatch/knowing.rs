@@ -23,7 +23,7 @@ use crate::{
     clock,
     rules::{
         breaker::{Stop, Target},
-        job::{Lane, Priority, TemplateName},
+        job::{Priority, TemplateName},
         pace::{Rate, provider_rate},
         pair::Allowance,
         pick::Floor,
@@ -213,7 +213,7 @@ impl Picture {
                     },
                 ))
             })
-            .collect::<HashMap<Lane, LaneFacts>>();
+            .collect();
         World {
             installation: facts.settings.installation().to_owned(),
             whitespace: guide.whitespace,

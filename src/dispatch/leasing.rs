@@ -212,7 +212,8 @@ struct Next {
 
 /// The shards that this instance should have: its fair share. After a round that failed only of those that were its own: with
 /// the database away for all, the others are about to come back too.
-fn wanted(me: &str, table: &Table, missed: bool) -> BTreeSet<i16> {
+#[must_use]
+pub fn wanted(me: &str, table: &Table, missed: bool) -> BTreeSet<i16> {
     let places: BTreeMap<i16, Place<'_>> = table
         .rows
         .iter()
@@ -238,7 +239,8 @@ fn place(row: &Row) -> Place<'_> {
 
 /// What the table says is ours, although we know nothing of it: from before a restart, or from a take-over whose end we did
 /// not hear of. It is taken anew, also when it is too much: only then is what was left open seen to.
-fn forgotten(me: &str, table: &Table, holdings: &Holdings) -> Vec<i16> {
+#[must_use]
+pub fn forgotten(me: &str, table: &Table, holdings: &Holdings) -> Vec<i16> {
     let held: BTreeSet<i16> = holdings.held().iter().map(|held| held.shard).collect();
     let is_forgotten = |row: &&Row| place(row) == Place::Held(me) && !held.contains(&row.shard);
     table
@@ -250,7 +252,8 @@ fn forgotten(me: &str, table: &Table, holdings: &Holdings) -> Vec<i16> {
 }
 
 /// When the first lease of another instance runs out, if it is not renewed.
-fn next_expiry(me: &str, table: &Table, seen_at: Duration) -> Duration {
+#[must_use]
+pub fn next_expiry(me: &str, table: &Table, seen_at: Duration) -> Duration {
     let others = table
         .rows
         .iter()

@@ -279,7 +279,7 @@ mod tests {
             sender: Arc::new(client.sender("100", &token).expect("a sender")),
         };
         World {
-            lanes: [(LANE, facts)].into(),
+            lanes: [(LANE, facts)].into_iter().collect(),
             ..World::default()
         }
     }

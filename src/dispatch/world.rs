@@ -4,6 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 
+use super::ids::IdMap;
 use crate::{
     channel::whatsapp::Sender,
     rules::{
@@ -26,7 +27,7 @@ pub struct World {
     /// What becomes of line breaks and runs of blanks in parameters.
     pub whitespace: Whitespace,
     /// Every number that the configuration names.
-    pub lanes: HashMap<Lane, LaneFacts>,
+    pub lanes: IdMap<Lane, LaneFacts>,
     /// Whether each number has a messaging limit of its own; else all numbers of a portfolio share one.
     pub limit_per_number: bool,
     /// What the provider's word stopped; its time may be over.

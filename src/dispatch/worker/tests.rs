@@ -75,7 +75,10 @@ fn world(rate: f64) -> World {
     };
     World {
         installation: "test".into(),
-        lanes: [LANE, OTHER].map(|lane| (lane, lane_facts(rate))).into(),
+        lanes: [LANE, OTHER]
+            .into_iter()
+            .map(|lane| (lane, lane_facts(rate)))
+            .collect(),
         kinds: [(
             "order".into(),
             KindFact {
