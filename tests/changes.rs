@@ -93,6 +93,13 @@ impl World {
         self.told(seconds, "account_update", value).await;
     }
 
+    async fn run(&self, sql: &str) {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()))
+            .execute(self.pool())
+            .await
+            .unwrap();
+    }
+
     async fn text(&self, sql: &str) -> String {
         sqlx::query_scalar(sqlx::AssertSqlSafe(format!("select ({sql})::text")))
             .fetch_one(self.pool())
@@ -385,6 +392,80 @@ async fn a_new_limit_holds_for_the_portfolio_and_moves_numbers_when_it_ends_or_b
 }
 
 #[tokio::test]
+async fn with_a_limit_for_each_number_a_webhook_changes_the_number_that_it_names() {
+    let world = World::new().await;
+    world
+        .run("insert into postrider.setting values ('limit_scope', '\"number\"')")
+        .await;
+    let limits = "select string_agg(row(n.messaging_limit, l.messaging_limit, p.messaging_limit)::text, '')
+                  from postrider.number n join postrider.number_limit l using (lane), postrider.portfolio p";
+    let upgrade = |limit: &str| json!({"display_phone_number": "15550783881", "event": "UPGRADE", "current_limit": limit});
+    world
+        .told(-9, "phone_number_quality_update", upgrade("TIER_10K"))
+        .await;
+    let after = world.text(limits).await;
+    assert_eq!(after, "(10000,10000,)", "the portfolio's stays as it was");
+    world
+        .told(-12, "phone_number_quality_update", upgrade("TIER_1K"))
+        .await;
+    assert_eq!(world.text(limits).await, after, "older news");
+    world
+        .told(-8, "phone_number_quality_update", upgrade("TIER_2K"))
+        .await;
+    assert_eq!(world.text(limits).await, after.replace("10000", "2000"));
+    assert_eq!(
+        world.history().await,
+        [format!("provider messaging_limit number {NUMBER}")],
+        "the first word of the provider is no change"
+    );
+    // One that names nobody is the portfolio's, which holds for numbers that were never told of.
+    world
+        .told(
+            -7,
+            "business_capability_update",
+            json!({"max_daily_conversations_per_business": "TIER_100K"}),
+        )
+        .await;
+    let limit = world.text(limits).await;
+    assert_eq!(limit, "(2000,2000,100000)");
+}
+
+#[tokio::test]
+async fn a_message_from_the_phone_app_counts_once_and_not_in_an_open_window() {
+    let world = World::new().await;
+    let at = world.now - 5;
+    let echo = |id: &str, to: &str| json!({"from": "15550783881", "to": to, "id": id, "timestamp": at.to_string(), "type": "text"});
+    let told =
+        |echoes: Value| json!({"metadata": {"phone_number_id": NUMBER}, "message_echoes": echoes});
+    world
+        .run(
+            "insert into postrider.service_window (person, lane, expires_at)
+             select '+905321000002', lane, now() + interval '1 hour' from postrider.number",
+        )
+        .await;
+    let first = told(json!([
+        echo("wamid.1", "905321000001"),
+        {"id": "wamid.broken"},
+        echo("wamid.2", "905321000002"),
+        {"id": "wamid.3", "to_user_id": "US.1349", "timestamp": at},
+    ]));
+    for field in [
+        &first,
+        &first,
+        &told(json!([echo("wamid.1", "905321000001")])),
+    ] {
+        world.told(-4, "smb_message_echoes", field.clone()).await;
+    }
+    let kept = "select string_agg(concat_ws(' ', counted, extract(epoch from at)::bigint), ', ' order by counted)
+                from postrider.echo";
+    assert_eq!(world.text(kept).await, format!("f {at}, t {at}, t {at}"));
+    let windows = count(world.pool(), "service_window").await;
+    assert_eq!(windows, 1, "an echo opens none");
+    let broken = count(world.pool(), "webhook_event where problem is not null").await;
+    assert!(broken > 0, "the one that is broken spoils only itself");
+}
+
+#[tokio::test]
 async fn a_number_is_found_by_what_people_see_and_one_that_is_not_asks_for_the_list() {
     let world = World::new().await;
     let event =
@@ -580,11 +661,7 @@ async fn only_an_accounts_own_app_speaks_for_it() {
 async fn what_changes_nothing_is_kept_and_what_people_should_know_is_in_the_history() {
     let world = World::new().await;
     world
-        .told(
-            -9,
-            "smb_message_echoes",
-            json!({"message_echoes": [{"from": "1555", "to": "90532"}]}),
-        )
+        .told(-9, "smb_message_echoes", json!({"message_echoes": []}))
         .await;
     world.told(-9, "something_new", json!({"event": "X"})).await;
     world

@@ -5,7 +5,7 @@
 
 mod common;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use postrider::{
@@ -16,7 +16,7 @@ use postrider::{
             self, By, Facts, MirroredAccount, MirroredConfig, MirroredKind, MirroredSender,
             NumberFact, Pause, Scope,
         },
-        sync::{self, Changes, NumberRow, TemplateRow},
+        sync::{self, Changes, LimitRow, NumberRow, TemplateRow},
     },
 };
 use serde_json::json;
@@ -278,6 +278,42 @@ async fn the_configured_limit_holds_until_the_provider_names_its_own() {
         .unwrap();
     facts::mirror(database.pool(), &config()).await.unwrap();
     assert_eq!(limit(database.pool()).await, Some(10_000));
+}
+
+#[tokio::test]
+async fn with_a_limit_for_each_number_only_the_number_that_was_told_has_another() {
+    let database = common::database().await;
+    let per_number = MirroredConfig {
+        limit_per_number: true,
+        ..config()
+    };
+    facts::mirror(database.pool(), &per_number).await.unwrap();
+    let limits = async || {
+        let numbers = load(database.pool()).await.numbers;
+        numbers
+            .into_iter()
+            .map(|it| (it.phone_number_id, it.messaging_limit))
+            .collect::<BTreeMap<_, _>>()
+    };
+    let told = |number: &str, tier: &str, recipients| LimitRow {
+        phone_number_id: number.to_owned(),
+        tier: tier.to_owned(),
+        recipients,
+    };
+    let rows = [
+        told("1", "TIER_2K", Some(2_000)),
+        told("2", "TIER_UNLIMITED", None),
+    ];
+    sync::number_limits(database.pool(), &rows).await.unwrap();
+    let known = limits().await;
+    assert_eq!((known["1"], known["2"]), (Some(2_000), None));
+    assert_eq!(known["3"], Some(250), "nobody has told us of it");
+    facts::mirror(database.pool(), &config()).await.unwrap();
+    assert_eq!(
+        limits().await["1"],
+        Some(250),
+        "the portfolio's, as configured"
+    );
 }
 
 #[tokio::test]

@@ -406,8 +406,9 @@ async fn a_code_for_a_killed_owner_leaves_within_the_lease_and_a_second_with_a_f
     .await;
     let took = killed.elapsed();
     eprintln!("a code for a killed owner arrived {took:?} after the kill");
-    // A second by design; two more for a machine that does other things too.
-    assert!(took < Duration::from_secs(5 + 1 + 2), "{took:?}");
+    // A second by design, of which counting takes a fifth; the rest is for a build without optimisation on a machine that does
+    // other things too.
+    assert!(took < Duration::from_secs(5 + 5), "{took:?}");
 }
 
 #[tokio::test]

@@ -10,12 +10,16 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use common::{
     eventually,
     rig::{Rig, recipients},
 };
-use postrider::sandbox::{AtLimit, Setup};
+use postrider::{
+    rules::job::JobId,
+    sandbox::{AtLimit, Fault, FaultRule, Portfolio, Setup, Template},
+};
+use serde_json::json;
 
 /// Of the portfolio; less 5 % headroom and a reserve of 10 % for urgent jobs.
 const LIMIT: u32 = 50;
@@ -222,10 +226,11 @@ async fn put_off(rig: &Rig) -> Vec<DateTime<Utc>> {
 
 #[tokio::test]
 async fn one_person_gets_45_messages_at_once_and_then_one_each_6_seconds() {
-    let mut setup = Setup::quick().numbers(1, 80);
-    // It reckons from arrivals, and those of a busy machine come late by less or more: half a second for that.
-    setup.pair.refill_ms = 5_500;
-    let rig = Rig::new(setup, "[pacing]\nmessages_per_second = 80\n").await;
+    let rig = Rig::new(
+        Setup::quick().numbers(1, 80),
+        "[pacing]\nmessages_per_second = 80\n",
+    )
+    .await;
     let person = recipients(1);
     rig.opt_in(&person).await;
     let _daemon = rig.daemon().await;
@@ -247,11 +252,7 @@ async fn one_person_gets_45_messages_at_once_and_then_one_each_6_seconds() {
 
     rig.sandbox.ledger().until_accepted(47).await;
     let entries = rig.sandbox.ledger().entries();
-    let codes: Vec<i32> = entries.iter().filter_map(|entry| entry.code).collect();
-    assert!(
-        codes.is_empty(),
-        "no more than the sandbox takes: {codes:?}"
-    );
+    assert_eq!(refusals(&rig), [0; 0], "no more than the sandbox takes");
     let beyond: Vec<Duration> = entries[44..]
         .iter()
         .map(postrider::sandbox::Entry::at)
@@ -260,4 +261,173 @@ async fn one_person_gets_45_messages_at_once_and_then_one_each_6_seconds() {
         beyond[2] - beyond[1] >= Duration::from_millis(5_500),
         "one by one: {beyond:?}"
     );
+}
+
+/// The codes with which the sandbox refused.
+fn refusals(rig: &Rig) -> Vec<i32> {
+    let entries = rig.sandbox.ledger().entries();
+    entries.iter().filter_map(|entry| entry.code).collect()
+}
+
+#[tokio::test]
+async fn what_a_person_got_before_a_kill_counts_after_it() {
+    let rig = Rig::new(
+        Setup::quick().numbers(1, 80),
+        "[pacing]\nmessages_per_second = 80\n",
+    )
+    .await;
+    let people = recipients(2);
+    rig.opt_in(&people).await;
+    let daemon = rig.daemon().await;
+    orders(&rig, &vec![people[0].clone(); 70], "normal").await;
+    rig.sandbox.ledger().until_accepted(25).await;
+    daemon.kill();
+    // Attempts that the kill left open count too, whether they were sent or not.
+    let daemon = rig.daemon().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    daemon.kill();
+    let _daemon = rig.daemon().await;
+    eventually("those beyond the burst to be put off", || async {
+        (put_off(&rig).await.len() >= 10).then_some(())
+    })
+    .await;
+    // One by one from now on, and others at once.
+    let before = rig.sandbox.ledger().accepted();
+    orders(&rig, &people[1..], "normal").await;
+    rig.sandbox.ledger().until_accepted(before + 3).await;
+    assert_eq!(refusals(&rig), [0; 0], "no more than the sandbox takes");
+}
+
+#[tokio::test]
+async fn what_was_sent_from_the_phone_app_counts_against_the_pair() {
+    let setup = Setup::quick().numbers(1, 80);
+    let number = setup.numbers[0].id.clone();
+    let rig = Rig::new(setup, "[pacing]\nmessages_per_second = 80\n").await;
+    let person = recipients(1);
+    rig.opt_in(&person).await;
+    let _daemon = rig.daemon().await;
+    let now = postrider::clock::now().timestamp();
+    let to = person[0].trim_start_matches('+');
+    let echoes: Vec<_> = (0..40)
+        .map(|n| json!({"from": "1", "to": to, "id": format!("wamid.{n}"), "timestamp": now, "type": "text"}))
+        .collect();
+    let value = json!({"metadata": {"phone_number_id": number}, "message_echoes": echoes});
+    rig.sandbox
+        .control()
+        .webhook(&number, "smb_message_echoes", &value)
+        .unwrap();
+    eventually("the echoes to be known", || async {
+        let known: i64 = sqlx::query_scalar("select count(*) from postrider.echo")
+            .fetch_one(rig.pool())
+            .await
+            .unwrap();
+        (known == 40).then_some(())
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    orders(&rig, &vec![person[0].clone(); 12], "normal").await;
+    rig.sandbox.ledger().until_accepted(5).await;
+    eventually("those beyond the burst to be put off", || async {
+        (put_off(&rig).await.len() >= 5).then_some(())
+    })
+    .await;
+    let accepted = rig.sandbox.ledger().accepted();
+    assert!(accepted <= 7, "{accepted} beside 40 from the app");
+}
+
+/// When the first recipient that counts leaves the ledger, by the word of a daemon that runs now.
+async fn next_return(rig: &Rig, since: DateTime<Utc>) -> DateTime<Utc> {
+    eventually("the daemon to tell of its ledger", || async {
+        sqlx::query_scalar::<_, Option<DateTime<Utc>>>(
+            "select max(next_return_at) from postrider.pool_usage where used = 1 and at > $1",
+        )
+        .bind(since)
+        .fetch_one(rig.pool())
+        .await
+        .unwrap()
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_held_message_counts_anew_from_when_it_was_sent_also_after_a_kill() {
+    let rig = limited().await;
+    let person = recipients(1);
+    rig.opt_in(&person).await;
+    let daemon = rig.daemon().await;
+    let held_for = Duration::from_secs(15);
+    rig.sandbox.control().fault(FaultRule::next(
+        1,
+        Fault::Hold {
+            for_ms: held_for.as_millis() as u64,
+            dropped: false,
+        },
+    ));
+    let id = JobId(orders(&rig, &person, "normal").await[0]);
+    rig.becomes(id, "held").await;
+    let from_the_post = next_return(&rig, DateTime::UNIX_EPOCH).await;
+    rig.arrives(id).await;
+    let renewed = eventually("its recipient to count anew", || async {
+        let returns = next_return(&rig, DateTime::UNIX_EPOCH).await;
+        (returns > from_the_post + TimeDelta::seconds(5)).then_some(returns)
+    })
+    .await;
+    // The provider tells whole seconds.
+    let later = (renewed - from_the_post).to_std().unwrap();
+    assert!(
+        later + Duration::from_secs(2) > held_for,
+        "{later:?} for a message that was held for {held_for:?}"
+    );
+
+    daemon.kill();
+    let killed_at = postrider::clock::now();
+    let _daemon = rig.daemon().await;
+    let rebuilt = next_return(&rig, killed_at).await;
+    assert!(
+        (rebuilt - renewed).abs() < TimeDelta::seconds(2),
+        "{rebuilt} after the kill, {renewed} before"
+    );
+}
+
+#[tokio::test]
+async fn a_sender_pool_over_two_portfolios_sends_what_one_has_no_room_for_from_the_other() {
+    let mut setup = Setup::quick().numbers(2, 80);
+    setup.at_messaging_limit = AtLimit::Refuse(131_048);
+    setup.portfolios[0].messaging_limit = Some(20);
+    let mut account = setup.accounts[0].clone();
+    account.waba_id = "300000000000001".to_owned();
+    account.portfolio = "600000000000001".to_owned();
+    account.token = "another-token".to_owned();
+    setup.portfolios.push(Portfolio {
+        id: account.portfolio.clone(),
+        messaging_limit: Some(1_000),
+    });
+    let theirs = setup.templates.clone().into_iter();
+    let theirs = theirs.filter(|it| it.waba_id == setup.accounts[0].waba_id);
+    let theirs: Vec<Template> = theirs
+        .map(|template| Template {
+            waba_id: account.waba_id.clone(),
+            ..template
+        })
+        .collect();
+    setup.templates.extend(theirs);
+    setup.numbers[1].waba_id = account.waba_id.clone();
+    let limited_number = setup.numbers[0].id.clone();
+    setup.accounts.push(account);
+    let rig = Rig::new(setup, "[pacing]\nmessages_per_second = 80\n").await;
+    let people = recipients(100);
+    rig.opt_in(&people).await;
+    let _daemon = rig.daemon().await;
+    orders(&rig, &people, "normal").await;
+    rig.queue_is_empty().await;
+    assert_eq!(refusals(&rig), [0; 0]);
+    let mut from: BTreeMap<String, usize> = BTreeMap::new();
+    for entry in rig.sandbox.ledger().entries() {
+        *from.entry(entry.number).or_default() += 1;
+    }
+    assert_eq!(
+        from[&limited_number], 17,
+        "20 less headroom and reserve: {from:?}"
+    );
+    assert_eq!(from.values().sum::<usize>(), 100, "each once: {from:?}");
 }

@@ -197,23 +197,40 @@ async fn normal_and_bulk_keep_their_floors_while_urgent_jobs_could_fill_the_numb
     )
     .await;
     rig.prepare().await;
-    let people = recipients(700);
+    let people = recipients(1_200);
     rig.opt_in(&people).await;
-    let normal = orders(rig.pool(), &people[..100], "normal").await;
-    let bulk = orders(rig.pool(), &people[100..200], "bulk").await;
-    orders(rig.pool(), &people[200..], "urgent").await;
-    let _daemon = rig.daemon().await;
-    rig.sandbox.ledger().until_accepted(240).await;
+    let normal = orders(rig.pool(), &people[..200], "normal").await;
+    let bulk = orders(rig.pool(), &people[200..400], "bulk").await;
+    orders(rig.pool(), &people[400..], "urgent").await;
+    // How many of 200 posts from this one on were of each.
+    let shares = async |from: usize| {
+        rig.sandbox.ledger().until_accepted(from as u64 + 200).await;
+        let posts: Vec<i64> = rig.sandbox.ledger().entries()[from..from + 200]
+            .iter()
+            .map(|entry| entry.job().expect("our callback data"))
+            .collect();
+        [&normal, &bulk].map(|jobs| posts.iter().filter(|id| jobs.contains(id)).count())
+    };
+    let mut daemon = rig.daemon().await;
     // Not from the first: a floor counts from when somebody waits for it.
-    let posts: Vec<i64> = rig.sandbox.ledger().entries()[40..240]
-        .iter()
-        .map(|entry| entry.job().expect("our callback data"))
-        .collect();
-    for (name, jobs) in [("normal", normal), ("bulk", bulk)] {
-        let share = posts.iter().filter(|id| jobs.contains(id)).count();
-        assert!(
-            (8..=12).contains(&share),
-            "{share} of 200 posts were {name}"
-        );
-    }
+    let kept = shares(40).await;
+    assert!(
+        kept.iter().all(|share| (8..=12).contains(share)),
+        "{kept:?}"
+    );
+
+    let more = rig.config.replace(
+        "messages_per_second = 80\n",
+        "messages_per_second = 80\nbulk_floor = 0.25\n",
+    );
+    rig.postrider.rewrite(&more);
+    daemon.signal("HUP");
+    daemon.logs("the configuration is reloaded").await;
+    // What has an attempt goes before what the new floor chooses.
+    tokio::time::sleep(Duration::from_millis(2_000)).await;
+    let kept = shares(rig.sandbox.ledger().entries().len() + 40).await;
+    assert!(
+        kept.iter().all(|share| (45..=55).contains(share)),
+        "{kept:?}"
+    );
 }

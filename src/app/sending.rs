@@ -27,7 +27,7 @@ use crate::{
         world::World,
     },
     instance::Instance,
-    rules::{pace, pair::Allowance, retry::Policy, template},
+    rules::{pace, pair::Allowance, pick::Floor, retry::Policy, template},
     service::{Phase, Service},
     store::{ConnectOptions, lease::Holder},
 };
@@ -218,11 +218,12 @@ fn guide(config: &Config, environment: &Environment) -> Guide {
             burst: config.limits.pair_burst,
             refill: config.limits.pair_refill(),
         },
+        floor: Floor::new(config.pacing.bulk_floor),
         tokens,
     }
 }
 
-/// Tokens, rate and whitespace follow a reload.
+/// All of the guide follows a reload.
 async fn follow(
     mut shared: Shared,
     guides: watch::Sender<Guide>,

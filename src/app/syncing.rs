@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 use super::configured;
 use crate::{
     channel::directory::{Directory, DirectoryError, NumberInfo, TemplateInfo},
-    config::{Account, Config, Environment},
+    config::{Account, Config, Environment, LimitScope},
     rules::messaging_limit::Tier,
     store::{
         Store,
-        sync::{self, Changes, NumberRow, TemplateRow},
+        sync::{self, Changes, LimitRow, NumberRow, TemplateRow},
         within,
     },
 };
@@ -45,7 +45,7 @@ pub struct Synced {
     pub templates_changed: i64,
     /// Templates that are no longer there.
     pub templates_gone: i64,
-    /// The provider's word for the messaging limit.
+    /// The provider's word for the messaging limit; all of its words where each number has its own.
     pub messaging_limit: Option<String>,
 }
 
@@ -62,7 +62,8 @@ pub async fn account(
     let token = config.token(account, environment)?;
     let directory = Directory::new(&configured::endpoint(config))?;
     let what = || format!("syncing account {}", account.waba_id);
-    read_and_write(store, &directory, account, &token)
+    let per_number = config.limits.limit_scope == LimitScope::Number;
+    read_and_write(store, &directory, account, &token, per_number)
         .await
         .with_context(what)
 }
@@ -72,6 +73,7 @@ async fn read_and_write(
     directory: &Directory,
     account: &Account,
     token: &SecretString,
+    limit_per_number: bool,
 ) -> anyhow::Result<Synced> {
     let waba_id = account.waba_id.as_str();
     // Templates first: a number that is known to be connected may send at once, and then its templates must be there.
@@ -80,7 +82,11 @@ async fn read_and_write(
     let numbers = directory.numbers(waba_id, token).await?;
     let rows: Vec<NumberRow> = numbers.iter().cloned().map(number_row).collect();
     sync::numbers(store.pool(), waba_id, &rows).await?;
-    let messaging_limit = write_limit(store, directory, account, token, &numbers).await?;
+    let messaging_limit = if limit_per_number {
+        write_limits(store, directory, waba_id, token).await?
+    } else {
+        write_limit(store, directory, account, token, &numbers).await?
+    };
     Ok(Synced {
         account: waba_id.to_owned(),
         numbers: numbers.len(),
@@ -117,14 +123,44 @@ async fn write_limit(
     else {
         return Ok(None);
     };
-    let recipients = match limit.tier {
-        Tier::Recipients(recipients) => Some(i32::try_from(recipients).unwrap_or(i32::MAX)),
-        Tier::Unlimited => None,
-        // Undecided is not unlimited: what we assumed stays.
-        Tier::NotSet => return Ok(Some(limit.word)),
-    };
-    sync::limit(store.pool(), account.portfolio(), &limit.word, recipients).await?;
+    if let Some(recipients) = recipients(limit.tier) {
+        sync::limit(store.pool(), account.portfolio(), &limit.word, recipients).await?;
+    }
     Ok(Some(limit.word))
+}
+
+/// Each number has a limit of its own. Returns the provider's words for them.
+async fn write_limits(
+    store: &Store,
+    directory: &Directory,
+    waba_id: &str,
+    token: &SecretString,
+) -> anyhow::Result<Option<String>> {
+    let limits = directory.messaging_limits(waba_id, token).await?;
+    let mut words: Vec<_> = limits.iter().map(|(_, limit)| limit.word.clone()).collect();
+    words.sort_unstable();
+    words.dedup();
+    let rows: Vec<LimitRow> = limits
+        .into_iter()
+        .filter_map(|(phone_number_id, limit)| {
+            Some(LimitRow {
+                phone_number_id,
+                recipients: recipients(limit.tier)?,
+                tier: limit.word,
+            })
+        })
+        .collect();
+    sync::number_limits(store.pool(), &rows).await?;
+    Ok((!words.is_empty()).then(|| words.join(", ")))
+}
+
+/// As the database keeps it. Undecided is not unlimited: what we assumed stays.
+fn recipients(tier: Tier) -> Option<Option<i32>> {
+    match tier {
+        Tier::Recipients(recipients) => Some(Some(i32::try_from(recipients).unwrap_or(i32::MAX))),
+        Tier::Unlimited => Some(None),
+        Tier::NotSet => None,
+    }
 }
 
 fn number_row(info: NumberInfo) -> NumberRow {

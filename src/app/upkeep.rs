@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     clock,
     metrics::Metrics,
-    store::{Store, facts, instance, ledger, sample::Sampler, upkeep, within},
+    store::{Store, echoes, facts, instance, ledger, sample::Sampler, upkeep, within},
 };
 
 /// An expired job is told within this.
@@ -22,7 +22,7 @@ const EXPIRE_BATCH: i64 = 1_000;
 const PARTITIONS_EVERY: Duration = Duration::from_secs(3600);
 /// A pause that is over does not hold any more; its row is only in the way.
 const PAUSES_EVERY: Duration = Duration::from_secs(60);
-/// Held messages that were sent are remembered for a day.
+/// Held messages that were sent, and messages from phone apps, are remembered for a day.
 const RELEASED_EVERY: Duration = Duration::from_secs(600);
 /// A process that was not heard of for a day is cleared away.
 const GONE_EVERY: Duration = Duration::from_secs(3600);
@@ -31,7 +31,7 @@ const DUTY: &str = "upkeep";
 const DUTY_EVERY: Duration = Duration::from_secs(1);
 const DUTY_FOR: Duration = Duration::from_secs(5);
 /// What takes longer is on a connection that hangs.
-const WORK_MAX: Duration = Duration::from_secs(120);
+const WORK_MAX: Duration = Duration::from_secs(60);
 /// How fresh gauges are. Counting reads the whole queue, so after a long count it rests for much longer.
 const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 const SAMPLE_REST: u32 = 20;
@@ -113,7 +113,10 @@ async fn work(store: Store, stop: CancellationToken) {
     };
     let forgetting = || {
         let store = store.clone();
-        async move { ledger::forget_released(store.pool()).await.map(drop) }
+        async move {
+            ledger::forget_released(store.pool()).await?;
+            echoes::forget(store.pool()).await.map(drop)
+        }
     };
     let burying = || {
         let store = store.clone();
@@ -176,9 +179,10 @@ pub(super) async fn sample(
     loop {
         let began = Instant::now();
         let counted = sampler.take(store.pool(), start.elapsed());
-        match within(WORK_MAX, counted).await {
-            Ok(sample) => metrics.show(&sample),
-            Err(error) => tracing::warn!(%error, "the queue could not be counted"),
+        match stop.run_until_cancelled(within(WORK_MAX, counted)).await {
+            Some(Ok(sample)) => metrics.show(&sample),
+            Some(Err(error)) => tracing::warn!(%error, "the queue could not be counted"),
+            None => return Ok(()),
         }
         let rest = SAMPLE_EVERY.max(began.elapsed() * SAMPLE_REST);
         if stop
@@ -191,17 +195,20 @@ pub(super) async fn sample(
     }
 }
 
-/// Does something every so often; what fails is said, and tried again the next time.
+/// Does something every so often, at first after such a time: whoever starts beside it finds what there was. What fails is
+/// said, and tried again the next time.
 async fn each<F: Future<Output = Result<(), sqlx::Error>>>(
     period: Duration,
     stop: &CancellationToken,
     complaint: &str,
     work: impl Fn() -> F,
 ) {
-    let mut every = tokio::time::interval(period);
+    let mut every = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(every.tick()).await.is_some() {
-        if let Err(error) = within(WORK_MAX, work()).await {
+        // What is broken off rolls back.
+        let worked = stop.run_until_cancelled(within(WORK_MAX, work())).await;
+        if let Some(Err(error)) = worked {
             tracing::warn!(%error, "{complaint}");
         }
     }

@@ -99,16 +99,9 @@ impl Watching {
     pub(super) async fn turn(&mut self) -> Result<(), StoreError> {
         let connection = self.watch.look().await?;
         let noting = note(connection, &self.instance, &mut self.memory);
-        match within(STATEMENT_MAX, noting).await {
-            Ok(seen) => {
-                self.store.expect(&self.instance, seen);
-                Ok(())
-            }
-            Err(error) => {
-                self.watch.lose();
-                Err(error.into())
-            }
-        }
+        let seen = within(STATEMENT_MAX, noting).await?;
+        self.store.expect(&self.instance, seen);
+        Ok(())
     }
 }
 

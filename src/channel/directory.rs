@@ -219,6 +219,34 @@ impl Directory {
         Ok(None)
     }
 
+    /// The messaging limit that each number of an account is under, by Meta's id, for numbers that have one of their own.
+    /// Those of which this version does not tell are left out.
+    pub async fn messaging_limits(
+        &self,
+        waba_id: &str,
+        token: &SecretString,
+    ) -> Result<Vec<(String, MessagingLimit)>, DirectoryError> {
+        for field in LIMIT_FIELDS {
+            let fields = format!("id,{field}");
+            let listed: Vec<Value> =
+                match self.list(&[waba_id, "phone_numbers"], &fields, token).await {
+                    Err(error) if error.has_code(INVALID_PARAMETER) => continue,
+                    listed => listed?,
+                };
+            let limits: Vec<_> = listed
+                .iter()
+                .filter_map(|number| {
+                    let id = number["id"].as_str()?.to_owned();
+                    Some((id, read_limit(&number[field])?))
+                })
+                .collect();
+            if !limits.is_empty() {
+                return Ok(limits);
+            }
+        }
+        Ok(Vec::new())
+    }
+
     /// The templates of an account, in all languages and states.
     pub async fn templates(
         &self,

@@ -273,7 +273,6 @@ fn an_inline_secret_works_and_is_warned_of() {
 #[test]
 fn a_key_that_does_nothing_yet_is_warned_of_when_somebody_relies_on_it() {
     for text in [
-        "[pacing]\nbulk_floor = 0.2\n",
         "[retention]\nmessages_days = 30\n",
         "[producers.shop]\nmax_queued = 5\n",
     ] {

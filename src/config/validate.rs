@@ -136,10 +136,6 @@ impl Config {
         let default = Self::default();
         let is_unlimited = |producer: &Producer| producer.max_queued.is_none();
         for (key, is_default) in [
-            (
-                "pacing.bulk_floor",
-                self.pacing.bulk_floor == default.pacing.bulk_floor,
-            ),
             ("retention", self.retention == default.retention),
             ("producers", self.producers.values().all(is_unlimited)),
         ] {

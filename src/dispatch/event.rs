@@ -16,6 +16,7 @@ use crate::{
         breaker::Opened,
         job::{JobId, Lane, Priority, TemplateName},
         outcome::{Answer, Effect},
+        pair::{Allowance, Pair},
     },
     store::{
         attempt::{Held, Wanted},
@@ -84,6 +85,13 @@ pub enum Event {
         /// Each person with the time of their last message that counts; `None` when the database did not answer.
         posts: Option<Vec<(i64, DateTime<Utc>)>>,
     },
+    /// What the pairs of some lanes got of late.
+    PairsCounted {
+        /// The lanes, as they stood when it was asked.
+        standing: Standing,
+        /// How many messages each pair got; `None` when the database did not answer.
+        posts: Option<Vec<(Pair, u32)>>,
+    },
     /// A request was written to its connection.
     Left {
         /// The job.
@@ -137,6 +145,13 @@ pub enum Action {
         standing: Standing,
         /// Whether other numbers of their portfolio belong to the pool.
         whole_portfolio: bool,
+    },
+    /// Read how many messages the pairs of some lanes got of late.
+    CountPairs {
+        /// The lanes, and in which epochs they are held.
+        standing: Standing,
+        /// What a pair may do: how far back that matters.
+        allowance: Allowance,
     },
     /// Commit attempts.
     Attempt {

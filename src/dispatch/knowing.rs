@@ -2,7 +2,7 @@
 //! they changed.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -26,11 +26,13 @@ use crate::{
         job::{Priority, TemplateName},
         pace::{Rate, provider_rate},
         pair::Allowance,
+        pick::Floor,
         template::{Template, Whitespace},
         tier::Limit,
     },
     store::{
         Store,
+        echoes::{self, Echo},
         facts::{self, Facts, NumberFact, PauseFact, Scope, TemplateFact},
         ledger,
         look::Holds,
@@ -58,6 +60,8 @@ pub struct Guide {
     pub share: Share,
     /// How often a number may write to one person.
     pub pair: Allowance,
+    /// What normal and bulk jobs keep of a number's posts.
+    pub floor: Floor,
     /// Tokens by account.
     pub tokens: BTreeMap<String, SecretString>,
 }
@@ -115,12 +119,15 @@ impl Knowing {
         let pool = self.store.pool();
         let (facts, templates) = facts::load_with_templates(pool, picture.revision).await?;
         let released = ledger::released_since(pool, picture.released_to).await?;
+        let echoes = echoes::since(pool, picture.echoes_to).await?;
         picture.learn(templates);
         let latest = released.last().map(|last| last.noted_at);
         picture.released_to = latest.unwrap_or_default().max(picture.released_to);
         let guide = self.guide.borrow_and_update().clone();
+        let echoes = picture.hear(echoes);
         let world = Arc::new(World {
             released,
+            echoes,
             ..picture.world(facts, &guide, &self.client)
         });
         self.crew.tell(|| Event::World(Arc::clone(&world)));
@@ -140,6 +147,10 @@ struct Picture {
     revision: i64,
     /// Held messages that were sent are known up to here. What was noted before the start is in the ledgers already.
     released_to: DateTime<Utc>,
+    /// The same for what was sent from phone apps.
+    echoes_to: DateTime<Utc>,
+    /// Those that may be read again, so that each counts once.
+    heard: HashSet<i64>,
     templates: HashMap<String, HashMap<TemplateName, Arc<Template>>>,
     senders: HashMap<String, Arc<Sender>>,
 }
@@ -149,6 +160,8 @@ impl Picture {
         Self {
             revision: 0,
             released_to: now,
+            echoes_to: now,
+            heard: HashSet::new(),
             templates: HashMap::new(),
             senders: HashMap::new(),
         }
@@ -174,6 +187,16 @@ impl Picture {
         }
     }
 
+    /// Those that are new.
+    fn hear(&mut self, mut echoes: Vec<Echo>) -> Vec<Echo> {
+        let latest = echoes.last().map(|last| last.noted_at);
+        self.echoes_to = latest.unwrap_or_default().max(self.echoes_to);
+        let all = echoes.iter().map(|echo| echo.message_hash).collect();
+        let heard = std::mem::replace(&mut self.heard, all);
+        echoes.retain(|echo| !heard.contains(&echo.message_hash));
+        echoes
+    }
+
     fn world(&mut self, facts: Facts, guide: &Guide, client: &Client) -> World {
         let limit_per_number =
             facts.settings.get("limit_scope").and_then(Value::as_str) == Some("number");
@@ -196,12 +219,14 @@ impl Picture {
             whitespace: guide.whitespace,
             limit_per_number,
             pair: guide.pair,
+            floor: guide.floor,
             lanes,
             paused: paused(&facts.pauses),
             stops: stops(&facts),
             kinds: facts.kinds,
             templates: self.templates.clone(),
             released: Vec::new(),
+            echoes: Vec::new(),
         }
     }
 
@@ -313,6 +338,7 @@ fn paused(pauses: &[PauseFact]) -> Holds {
 fn stops(facts: &Facts) -> Vec<(Target, Stop)> {
     let by_provider = facts.pauses.iter().filter(|pause| pause.by_provider);
     by_provider
+        .chain(&facts.ended)
         .filter_map(|pause| {
             let target = match pause.scope {
                 Scope::Number => {

@@ -9,7 +9,7 @@ use crate::{
     rules::{
         job::{JobId, Priority, TemplateName},
         pace::{Hand, Pacer, Rate},
-        pick::Turns,
+        pick::{Floor, Turns},
         tempo::Tempo,
     },
     store::settle::Tags,
@@ -213,6 +213,12 @@ impl LaneState {
     pub fn set_rate(&mut self, rate: Rate) {
         self.tempo.set_configured(rate);
         self.pacer.set_rate(self.tempo.rate());
+    }
+
+    /// What normal and bulk jobs keep of its slots.
+    pub fn set_floor(&mut self, floor: Floor) {
+        self.attempt_turns.set_floor(floor);
+        self.slot_turns.set_floor(floor);
     }
 
     /// A message that was written at `sent` was taken.

@@ -9,30 +9,29 @@ use std::{
 
 use chrono::{DateTime, Utc};
 
-use super::{event::Now, lane::Prepared, world::PoolFacts};
-use crate::rules::{
-    job::{Lane, Priority},
-    moment::Moment,
-    pair::{Allowance, Pair, Pairs},
-    tier::{Answer, Ledger},
+use super::{event::Now, ids::IdMap, lane::Prepared, world::PoolFacts};
+use crate::{
+    rules::{
+        job::{Lane, Priority},
+        moment::Moment,
+        pair::{Allowance, Pair, Pairs},
+        tier::{Answer, Ledger},
+    },
+    store::echoes::Echo,
 };
 
 /// Pairs remembered by one worker, at most; some 50 bytes each.
 const PAIRS_MAX: usize = 100_000;
 
-/// The provider counts messages as they arrive, and the first of a burst may have been slow on its way: who was put off
-/// comes so much later than our own bucket says.
-const PAIR_MARGIN: Duration = Duration::from_secs(1);
-
 /// A window that stays open for less than this by the time of the post does not spare the messaging limit.
 const WINDOW_MARGIN: Duration = Duration::from_secs(60);
 /// Between the attempt and its slot some seconds may pass: a window must be open for so much longer to be relied on.
-const ATTEMPT_MARGIN: Duration = Duration::from_secs(15);
+pub const ATTEMPT_MARGIN: Duration = Duration::from_secs(15);
 
 /// Room that returns within so much of each other is told as one.
 const TOGETHER: Duration = Duration::from_secs(60);
 
-/// In which epoch each lane of a pool is held: when anything of it changes, somebody else may have posted.
+/// In which epoch each of some lanes is held: when anything of it changes, somebody else may have posted.
 pub type Standing = BTreeMap<Lane, (i16, i64)>;
 
 /// Whether a job may be attempted.
@@ -72,6 +71,8 @@ pub struct PoolRoom {
 pub struct Limits {
     pools: HashMap<Arc<str>, Pool>,
     pairs: Pairs,
+    /// The lanes whose pairs are counted here.
+    pair_lanes: IdMap<Lane, PairLane>,
     /// Until when the jobs of a pair were put off last, so that they do not all come back at once.
     put_off: HashMap<Pair, Moment>,
     room_returned: bool,
@@ -84,6 +85,16 @@ struct Pool {
     counting: Counting,
     /// Whether a normal or bulk job found no room since somebody last asked how much there is.
     refused: bool,
+}
+
+/// A lane whose pairs are counted.
+#[derive(Debug)]
+struct PairLane {
+    /// Shard and epoch, as it is held.
+    held: (i16, i64),
+    counting: Counting,
+    /// When it was asked what its pairs got before: what was noted until then is in the answer.
+    asked_at: DateTime<Utc>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +112,7 @@ impl Default for Limits {
         Self {
             pools: HashMap::new(),
             pairs: Pairs::new(Allowance::default(), PAIRS_MAX),
+            pair_lanes: IdMap::default(),
             put_off: HashMap::new(),
             room_returned: false,
         }
@@ -184,6 +196,66 @@ impl Limits {
             .is_some_and(|pool| pool.counting == Counting::Done)
     }
 
+    /// These are the lanes through which this worker may post. The pairs of one that is held in another epoch than before
+    /// are counted anew.
+    pub fn stand_pairs(&mut self, lanes: &Standing) {
+        self.pair_lanes
+            .retain(|lane, known| lanes.get(lane) == Some(&known.held));
+        for (lane, held) in lanes {
+            self.pair_lanes.entry(*lane).or_insert(PairLane {
+                held: *held,
+                counting: Counting::Open,
+                asked_at: DateTime::UNIX_EPOCH,
+            });
+        }
+    }
+
+    /// The lanes of whose pairs nobody has asked yet what they got of late, and how far back that matters.
+    pub fn pairs_to_count(&mut self, now: Now) -> (Standing, Allowance) {
+        let open = self
+            .pair_lanes
+            .iter_mut()
+            .filter(|(_, known)| known.counting == Counting::Open);
+        let open = open.map(|(lane, known)| {
+            known.counting = Counting::Asked;
+            known.asked_at = now.wall;
+            (*lane, known.held)
+        });
+        (open.collect(), self.pairs.allowance())
+    }
+
+    /// What the pairs of lanes that stood so when it was asked got of late; `None` when the database did not answer, and then
+    /// it is asked again.
+    pub fn pairs_counted(
+        &mut self,
+        standing: &Standing,
+        posts: Option<Vec<(Pair, u32)>>,
+        now: Now,
+    ) {
+        let next = match posts {
+            Some(_) => Counting::Done,
+            None => Counting::Open,
+        };
+        for (lane, asked) in standing {
+            if let Some(known) = self.pair_lanes.get_mut(lane)
+                && known.held == *asked
+            {
+                known.counting = next;
+            }
+        }
+        // What was posted was posted, whoever holds the lane now.
+        self.pairs
+            .rebuild(posts.into_iter().flatten(), now.mono.into());
+    }
+
+    /// Whether what the lane's pairs got before is in their buckets.
+    #[must_use]
+    pub fn are_pairs_counted(&self, lane: Lane) -> bool {
+        self.pair_lanes
+            .get(&lane)
+            .is_some_and(|known| known.counting == Counting::Done)
+    }
+
     /// Whether the job may be attempted. Where it may, its room and its token are kept until [`Limits::keep`] or
     /// [`Limits::release`].
     pub fn admit(
@@ -260,10 +332,25 @@ impl Limits {
         }
     }
 
-    /// The provider sent a held message: it counts from then on.
+    /// The provider sent a held message, or one from a phone app: the person counts from then on.
     pub fn renew(&mut self, pool: &PoolFacts, person: i64, at: DateTime<Utc>, now: Now) {
         if let Some(pool) = self.pools.get_mut(&pool.name) {
             pool.ledger.renew(person, moment(at, now));
+        }
+    }
+
+    /// Somebody sent to a person from the number's phone app; in this pool, if that counts against its limit. What was noted
+    /// before it was asked what pairs got is, or will be, in that answer.
+    pub fn sent_elsewhere(&mut self, echo: &Echo, pool: Option<&PoolFacts>, now: Now) {
+        let is_new =
+            |known: &PairLane| known.counting != Counting::Open && echo.noted_at > known.asked_at;
+        if self.pair_lanes.get(&echo.lane).is_some_and(is_new) {
+            let pair = (echo.lane, echo.recipient_hash);
+            self.pairs
+                .count(pair, moment(echo.at, now), now.mono.into());
+        }
+        if let Some(pool) = pool.filter(|_| echo.counted) {
+            self.renew(pool, echo.recipient_hash, echo.at, now);
         }
     }
 
@@ -315,7 +402,6 @@ impl Limits {
             self.put_off.retain(|_, until| *until > now);
         }
         let refill = self.pairs.allowance().refill;
-        let free_at = free_at + PAIR_MARGIN;
         let until = self
             .put_off
             .get(&pair)

@@ -10,6 +10,9 @@ use crate::{
 /// A batch is written when it has this many outcomes, or when its oldest has waited for [`BATCH_AGE_MAX`].
 pub const BATCH_MAX: usize = 1_000;
 
+/// After an outage many wait: as many as the database writes well within the time that it has for it.
+const WRITE_MAX: usize = 5 * BATCH_MAX;
+
 /// Long enough to gather a batch under load, short enough that nobody waits for it.
 pub const BATCH_AGE_MAX: Duration = Duration::from_millis(20);
 
@@ -77,12 +80,30 @@ impl Batch {
         }
     }
 
+    /// Takes at most so many out of it.
+    fn split_front(&mut self, most: usize) -> Batch {
+        let mut left = most;
+        Batch {
+            accepted: front(&mut self.accepted, &mut left),
+            waiting: front(&mut self.waiting, &mut left),
+            dead: front(&mut self.dead, &mut left),
+            deferred: front(&mut self.deferred, &mut left),
+        }
+    }
+
     fn absorb(&mut self, mut other: Batch) {
         self.accepted.append(&mut other.accepted);
         self.waiting.append(&mut other.waiting);
         self.dead.append(&mut other.dead);
         self.deferred.append(&mut other.deferred);
     }
+}
+
+fn front<T>(from: &mut Vec<T>, left: &mut usize) -> Vec<T> {
+    let taken = from.len().min(*left);
+    *left -= taken;
+    let rest = from.split_off(taken);
+    std::mem::replace(from, rest)
 }
 
 /// Gathers outcomes and says when to write them.
@@ -137,7 +158,7 @@ impl Outbox {
         if self.due_at()? > now {
             return None;
         }
-        let batch = std::mem::take(&mut self.gathering);
+        let batch = self.gathering.split_front(WRITE_MAX);
         self.writing += batch.len();
         self.writes += 1;
         Some(batch)
@@ -203,6 +224,18 @@ mod tests {
             outbox.push(accepted(id as i64), ms(5));
         }
         assert_eq!(outbox.take(ms(5)).map(|batch| batch.len()), Some(BATCH_MAX));
+    }
+
+    #[test]
+    fn what_has_piled_up_is_written_in_parts() {
+        let mut outbox = Outbox::default();
+        for id in 0..WRITE_MAX + 10 {
+            outbox.push(accepted(id as i64), ms(5));
+        }
+        let taken = [outbox.take(ms(5)), outbox.take(ms(25))];
+        let taken: Vec<usize> = taken.iter().flatten().map(Batch::len).collect();
+        assert_eq!(taken, [WRITE_MAX, 10]);
+        assert_eq!(outbox.len(), WRITE_MAX + 10);
     }
 
     #[test]

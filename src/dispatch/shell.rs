@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     event::{Action, Event, Learned, Now},
     holdings::Quiet,
+    limits::ATTEMPT_MARGIN,
     meters::Meters,
     outbox::Batch,
     worker::{Load, Report, Worker},
@@ -32,8 +33,10 @@ use crate::{
 
 /// A statement that takes longer is given up: its connection is closed, and what it may have done is found out later.
 const STATEMENT_MAX: Duration = Duration::from_secs(5);
-/// Outcomes are worth waiting for.
-const SETTLE_MAX: Duration = Duration::from_secs(30);
+/// What was posted before is read once, and all that was sent in a day or in minutes takes its time.
+const COUNT_MAX: Duration = Duration::from_secs(30);
+/// Outcomes are worth waiting for; but what hangs is written again on another connection.
+const SETTLE_MAX: Duration = Duration::from_secs(10);
 /// Events taken in one turn.
 const EVENTS_PER_TURN: usize = 512;
 /// How often the worker's load is published.
@@ -225,12 +228,24 @@ impl Shell {
                 _ = tokio::spawn(async move {
                     let lanes: Vec<_> = standing.keys().copied().collect();
                     let posts = ledger::posts(shell.store.pool(), &lanes, whole_portfolio);
-                    let posts = shell.ask("ledger", STATEMENT_MAX, posts).await;
+                    let posts = shell.ask("ledger", COUNT_MAX, posts).await;
                     shell.tell(Event::Counted {
                         pool,
                         standing,
                         posts,
                     });
+                })
+            }
+            Action::CountPairs {
+                standing,
+                allowance,
+            } => {
+                _ = tokio::spawn(async move {
+                    let lanes: Vec<_> = standing.keys().copied().collect();
+                    let pool = shell.store.pool();
+                    let posts = ledger::pairs(pool, &lanes, allowance, ATTEMPT_MARGIN);
+                    let posts = shell.ask("pairs", COUNT_MAX, posts).await;
+                    shell.tell(Event::PairsCounted { standing, posts });
                 })
             }
             Action::Attempt {

@@ -12,10 +12,11 @@ use crate::{
         job::{Lane, TemplateName},
         pace::Rate,
         pair::Allowance,
+        pick::Floor,
         template::{Standing, Template, Whitespace},
         tier::Limit,
     },
-    store::{facts::KindFact, ledger::Released, look::Holds},
+    store::{echoes::Echo, facts::KindFact, ledger::Released, look::Holds},
 };
 
 /// Facts about numbers, kinds and templates.
@@ -29,10 +30,12 @@ pub struct World {
     pub lanes: IdMap<Lane, LaneFacts>,
     /// Whether each number has a messaging limit of its own; else all numbers of a portfolio share one.
     pub limit_per_number: bool,
-    /// What the provider's word stopped, until its time is over.
+    /// What the provider's word stopped; its time may be over.
     pub stops: Vec<(Target, Stop)>,
     /// How often a number may write to one person.
     pub pair: Allowance,
+    /// What normal and bulk jobs keep of a number's posts.
+    pub floor: Floor,
     /// Every kind.
     pub kinds: HashMap<Arc<str>, KindFact>,
     /// Templates by account.
@@ -41,6 +44,8 @@ pub struct World {
     pub paused: Holds,
     /// Held messages that the provider has sent of late; each comes more than once.
     pub released: Vec<Released>,
+    /// What was sent from phone apps since the snapshot before this; each comes once.
+    pub echoes: Vec<Echo>,
 }
 
 /// A number, as its lane needs it.

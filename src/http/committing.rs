@@ -19,7 +19,7 @@ use crate::{
     rules::change::Change,
     store::{
         changes::{self, Told},
-        inbound, is_bad_value,
+        echoes, inbound, is_bad_value,
         receipts::{self, Event},
         unknown,
     },
@@ -159,6 +159,7 @@ async fn write(pool: &PgPool, all: &mut Notices) -> Result<(), sqlx::Error> {
         inbound,
         wishes,
         told,
+        echoes,
         events,
         ..
     } = all;
@@ -180,6 +181,9 @@ async fn write(pool: &PgPool, all: &mut Notices) -> Result<(), sqlx::Error> {
             problem: Some(refusal(&error)),
             ..told.event.clone()
         });
+    }
+    for (sent, error) in in_parts(echoes, |part| echoes::keep(pool, part)).await? {
+        events.push(refused(&sent.provider_id, &error));
     }
     receipts::keep_events(pool, events).await
 }

@@ -1,12 +1,13 @@
 //! Inbound HTTP: the webhook, which the provider calls, and the ops endpoints, which monitoring calls.
 //!
 //! ```text
-//! POST ─ webhook ─ signature ─ payload, message ─ committing ─► receipt, receipt_inbox, inbound, consent, … ─► 200
-//!                                                   │    └ linking ─► address
-//!                                                   └ rings ─ folding ─► message
+//! POST ─ webhook ─ signature ─ payload, message, echo ─ committing ─► receipt, receipt_inbox, inbound, consent, … ─► 200
+//!                                                         │    └ linking ─► address
+//!                                                         └ rings ─ folding ─► message
 //! ```
 
 mod committing;
+mod echo;
 pub mod folding;
 mod lenient;
 mod linking;

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
+    echo,
     lenient::{Elements, Scalar, Soft},
     message,
 };
@@ -21,6 +22,7 @@ use crate::{
     },
     store::{
         changes::Told,
+        echoes::Sent,
         inbound::Inbound,
         people::{Link, LinkSource, Wish},
         receipts::{About, Event, Receipt},
@@ -51,6 +53,8 @@ pub struct Notices {
     pub inbound: Vec<Inbound>,
     /// What people want.
     pub wishes: Vec<Wish>,
+    /// Messages from phone apps.
+    pub echoes: Vec<Sent>,
     /// Addresses that turned out to be one person's.
     pub links: Vec<Link>,
     /// What the provider changed.
@@ -66,6 +70,7 @@ impl Notices {
         self.receipts.len()
             + self.inbound.len()
             + self.wishes.len()
+            + self.echoes.len()
             + self.told.len()
             + self.events.len()
     }
@@ -81,6 +86,7 @@ impl Notices {
         self.receipts.append(&mut other.receipts);
         self.inbound.append(&mut other.inbound);
         self.wishes.append(&mut other.wishes);
+        self.echoes.append(&mut other.echoes);
         self.links.append(&mut other.links);
         self.told.append(&mut other.told);
         self.events.append(&mut other.events);
@@ -111,7 +117,7 @@ struct Change<'a> {
     value: &'a RawValue,
 }
 
-/// The value of the fields `messages` and `user_preferences`.
+/// The value of the fields that are about people.
 #[derive(Deserialize)]
 struct Value<'a> {
     #[serde(borrow, default)]
@@ -128,6 +134,8 @@ struct Value<'a> {
     user_preferences: Elements<'a>,
     #[serde(borrow, default)]
     user_id_update: Elements<'a>,
+    #[serde(borrow, default)]
+    message_echoes: Elements<'a>,
 }
 
 #[derive(Deserialize)]
@@ -423,16 +431,26 @@ impl Reader<'_> {
 
     /// What fields other than `messages` say of people.
     fn about_people(&mut self, field: &str, raw: &RawValue) {
-        if !matches!(field, "user_preferences" | "user_id_update") {
+        if !matches!(
+            field,
+            "user_preferences" | "user_id_update" | "smb_message_echoes"
+        ) {
             return;
         }
         let value: Value<'_> = match serde_json::from_str(raw.get()) {
             Ok(value) => value,
             Err(error) => return self.problem(field, raw.get(), &error.to_string()),
         };
+        let number = value
+            .metadata
+            .0
+            .and_then(|metadata| metadata.phone_number_id.owned());
         let (preferences, updates) = (value.user_preferences, value.user_id_update);
         self.each(field, raw, preferences, Self::preference);
         self.each(field, raw, updates, Self::id_update);
+        self.each(field, raw, value.message_echoes, |reader, echo| {
+            echo::read(reader, number.as_deref(), echo)
+        });
     }
 
     fn each<'a, T: Deserialize<'a>>(
@@ -440,7 +458,7 @@ impl Reader<'_> {
         field: &str,
         whole: &RawValue,
         list: Elements<'a>,
-        heed: fn(&mut Self, T),
+        heed: impl Fn(&mut Self, T) -> Result<(), &'static str>,
     ) {
         let elements = match list {
             Elements::List(elements) => elements,
@@ -448,15 +466,18 @@ impl Reader<'_> {
             Elements::Odd => return self.problem(field, whole.get(), "is no list"),
         };
         for raw in elements {
-            match serde_json::from_str(raw.get()) {
-                Ok(element) => heed(self, element),
-                Err(error) => self.problem(field, raw.get(), &error.to_string()),
+            let heeded = match serde_json::from_str(raw.get()) {
+                Ok(element) => heed(self, element).map_err(str::to_owned),
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(problem) = heeded {
+                self.problem(field, raw.get(), &problem);
             }
         }
     }
 
     /// Somebody stopped or resumed marketing messages in the app's own settings.
-    fn preference(&mut self, preference: Preference<'_>) {
+    fn preference(&mut self, preference: Preference<'_>) -> Result<(), &'static str> {
         let at = self.time(&preference.timestamp);
         let phone = preference.wa_id.text().and_then(|id| address_key(&id));
         let user = preference.user_id.text().and_then(|id| address_key(&id));
@@ -467,7 +488,7 @@ impl Reader<'_> {
         let given = match preference.value.text().as_deref() {
             Some("stop") => false,
             Some("resume") => true,
-            _ => return,
+            _ => return Ok(()),
         };
         if let Some(key) = phone.or(user).filter(|_| is_marketing) {
             let scope = "marketing".to_owned();
@@ -480,16 +501,18 @@ impl Reader<'_> {
                 evidence: None,
             });
         }
+        Ok(())
     }
 
     /// The provider calls a person by another id now.
-    fn id_update(&mut self, update: IdUpdate<'_>) {
+    fn id_update(&mut self, update: IdUpdate<'_>) -> Result<(), &'static str> {
         for ids in [update.user_id, update.parent_user_id] {
             if let Some(IdChange { previous, current }) = ids.0 {
                 self.same_person(previous, current.clone(), LinkSource::IdChange);
                 self.same_person(update.wa_id.clone(), current, LinkSource::Webhook);
             }
         }
+        Ok(())
     }
 
     /// Notes that two ids are one person's, where both are there.

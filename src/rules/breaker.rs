@@ -302,6 +302,8 @@ pub struct Breakers {
     breakers: HashMap<Target, Known>,
     /// How often in a row a template's parameters were refused.
     suspicions: HashMap<Target, u32>,
+    /// Whether what stands written was read before.
+    has_seen: bool,
 }
 
 #[derive(Debug, Default)]
@@ -391,6 +393,9 @@ impl Breakers {
 
     /// Takes note of the pauses by the provider's word that stand written now, all of them.
     ///
+    /// Some may be over and not cleared away yet. What was over before we began to read waits for its probe, as if we had
+    /// been there; what we do not know of later was probed by us.
+    ///
     /// What is missing there was ended by a person, by a webhook or by another instance, unless its time is over (then it
     /// waits for its probe) or we opened it just now. Returns whether anything was ended.
     pub fn seen(
@@ -399,7 +404,11 @@ impl Breakers {
         now: DateTime<Utc>,
     ) -> bool {
         let mut before = std::mem::take(&mut self.breakers);
+        let has_seen = std::mem::replace(&mut self.has_seen, true);
         for (target, stop) in written {
+            if has_seen && stop.is_over(now) && !before.contains_key(&target) {
+                continue;
+            }
             let mut known = before.remove(&target).unwrap_or_default();
             let ours = known.breaker.stop().and_then(|stop| stop.until);
             let is_stale = known.is_being_written(now) && is_later(ours, stop.until);

@@ -9,6 +9,10 @@
 //! [`Pairs::keep`], which may still say no when the provider has refused the pair meanwhile, or [`Pairs::release`] when
 //! the job is not sent after all. The token is taken at the slot, since it is the posts that the provider counts.
 //!
+//! The provider counts them as they arrive, and the first of a burst may be slow on its way: whoever comes after a bucket
+//! was empty comes [`LAG`] later than the bucket alone says, once for the whole burst. So no window holds too many by
+//! arrivals either, in whichever order they come, as long as none takes longer than that.
+//!
 //! A bucket is kept only while it is not full, stopped or promised, and at most as many as the caller allows. When more
 //! are needed at once, those are forgotten that miss least, and these pairs may send as many messages too early as their
 //! buckets missed: [`Pairs::forgotten_early`] says how often that happened. Holding back everybody new instead would
@@ -23,6 +27,10 @@ use super::{job::Lane, moment::Moment, retry::pair_wait};
 
 /// A number and a person, the latter by their keyed hash.
 pub type Pair = (Lane, i64);
+
+/// How long after its slot a message reaches the provider, at most, for what is promised here to hold there too: 3 s in
+/// which it must be written, and one on the wire. No more than a refill counts.
+pub const LAG: Duration = Duration::from_secs(4);
 
 /// What a pair may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,10 +52,15 @@ impl Default for Allowance {
 }
 
 impl Allowance {
-    /// How long an empty bucket takes to fill: 270 s.
+    /// How far back messages matter to a bucket: an empty one is full after 270 s, and a refill more makes one message alone
+    /// matter only for as long as its own token takes to come back. See [`Pairs::rebuild`].
     #[must_use]
     pub fn memory(&self) -> Duration {
-        self.before_full(0)
+        self.before_full(0) + self.refill
+    }
+
+    fn lag(&self) -> Duration {
+        LAG.min(self.refill)
     }
 
     /// How long before a full bucket it has `tokens` tokens: the refill of all the others.
@@ -62,6 +75,8 @@ struct Bucket {
     full_at: Moment,
     /// Tokens that are promised and not yet taken.
     promised: u32,
+    /// Whether no token was left since it was full last.
+    was_empty: bool,
     /// Refusals by the provider in a row.
     refusals: u32,
     /// The last stop ends here.
@@ -72,19 +87,40 @@ impl Bucket {
     const FULL: Self = Self {
         full_at: Moment::LONG_AGO,
         promised: 0,
+        was_empty: false,
         refusals: 0,
         stopped_until: Moment::LONG_AGO,
     };
 
-    /// When a token is there that nobody was promised, and no stop holds.
+    /// When a token is there that nobody was promised, the provider has it too, and no stop holds.
     fn free_at(&self, allowance: Allowance) -> Moment {
-        let needed = self.promised.saturating_add(1);
-        let token_at = self.full_at - allowance.before_full(needed);
-        token_at.max(self.stopped_until)
+        let lag = if self.was_empty {
+            allowance.lag()
+        } else {
+            Duration::ZERO
+        };
+        (self.token_at(allowance) + lag).max(self.stopped_until)
+    }
+
+    /// When a token is there that nobody was promised.
+    fn token_at(&self, allowance: Allowance) -> Moment {
+        self.full_at - allowance.before_full(self.promised.saturating_add(1))
+    }
+
+    fn promise(&mut self, allowance: Allowance, at: Moment) {
+        self.was_empty &= self.full_at > at;
+        self.promised = self.promised.saturating_add(1);
+        self.note_empty(allowance, at);
     }
 
     fn take(&mut self, allowance: Allowance, at: Moment) {
+        self.was_empty &= self.full_at > at;
         self.full_at = self.full_at.max(at) + allowance.refill;
+        self.note_empty(allowance, at);
+    }
+
+    fn note_empty(&mut self, allowance: Allowance, at: Moment) {
+        self.was_empty |= self.token_at(allowance) > at;
     }
 
     /// From then on it says nothing that a new bucket would not say.
@@ -154,7 +190,8 @@ impl Pairs {
 
     /// Keeps a token for a post to the pair until [`Pairs::keep`] or [`Pairs::release`], of which exactly one must follow.
     pub fn promise(&mut self, pair: Pair, now: Moment) {
-        self.bucket(pair, now).promised += 1;
+        let allowance = self.allowance;
+        self.bucket(pair, now).promise(allowance, now);
     }
 
     /// The promised post is to leave now; if it may, its token is taken, whatever the provider answers.
@@ -165,9 +202,10 @@ impl Pairs {
         let allowance = self.allowance;
         let bucket = self.bucket(pair, now);
         bucket.promised = bucket.promised.saturating_sub(1);
-        // The promises of others do not stand before this one.
+        // The promises of others do not stand before this one, and the lag stood before the promise.
         let alone = Bucket {
             promised: 0,
+            was_empty: false,
             ..*bucket
         };
         match alone.free_at(allowance) {
@@ -197,7 +235,9 @@ impl Pairs {
         }
         bucket.refusals = bucket.refusals.saturating_add(1);
         bucket.stopped_until = now + pair_wait(bucket.refusals);
-        // The provider has seen more than we have: its bucket is empty, and ours has no more than the one to try with.
+        // The provider has seen more than we have: its bucket is empty, and ours has no more than the one to try with. What
+        // is on the wire has come there.
+        bucket.was_empty = false;
         bucket.full_at = bucket
             .full_at
             .max(bucket.stopped_until + allowance.before_full(1));
@@ -212,24 +252,25 @@ impl Pairs {
         }
     }
 
-    /// Counts what whoever had the numbers before posted from `since` on, in the order of the posts, so that a take-over is
-    /// no burst. `since` is at least [`Allowance::memory`] ago.
+    /// Counts what was posted before a take-over, by us or whoever had the numbers then, so that it is no burst: how many
+    /// messages each pair got within [`Allowance::memory`]. A pair that got one alone, longer than a refill ago, may be
+    /// left out.
     ///
-    /// What came before is not known, so the buckets of these pairs are taken to have been empty then. The others have had
-    /// the time to fill up.
-    pub fn rebuild(
-        &mut self,
-        posts: impl IntoIterator<Item = (Pair, Moment)>,
-        since: Moment,
-        now: Moment,
-    ) {
+    /// How they were spread is not asked, nor what came before, so it is taken for the worst: that the bucket was empty then
+    /// and none of its tokens is back.
+    pub fn rebuild(&mut self, posts: impl IntoIterator<Item = (Pair, u32)>, now: Moment) {
         let allowance = self.allowance;
-        let full_at = since + allowance.memory();
-        for (pair, at) in posts {
+        for (pair, count) in posts {
             let bucket = self.bucket(pair, now);
-            bucket.full_at = bucket.full_at.max(full_at);
-            bucket.take(allowance, at);
+            bucket.full_at = bucket.full_at.max(now + allowance.refill * count);
+            bucket.note_empty(allowance, now);
         }
+    }
+
+    /// Counts a message that the pair got by another way than ours, so that no token was promised for it.
+    pub fn count(&mut self, pair: Pair, at: Moment, now: Moment) {
+        let allowance = self.allowance;
+        self.bucket(pair, now).take(allowance, at);
     }
 
     /// How many pairs are remembered.

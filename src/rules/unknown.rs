@@ -99,6 +99,11 @@ impl Receiving<'_> {
         self.seen_at
             .is_some_and(|seen| now.signed_duration_since(seen) <= delta(OUTAGE_AFTER))
     }
+
+    /// Up to when it is known: the time since the last proof may turn out to be the beginning of an outage.
+    fn proven(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        self.seen_at.unwrap_or(DateTime::<Utc>::MIN_UTC).min(now)
+    }
 }
 
 /// What to do with an unknown now, when it may be sent again `max_resends` times.
@@ -109,7 +114,7 @@ pub fn resolve(
     max_resends: i32,
     now: DateTime<Utc>,
 ) -> Resolution {
-    let clock = Clock::read(unknown.since, receiving.outages, now);
+    let clock = Clock::read(unknown.since, receiving.outages, receiving.proven(now));
     let left = patience(unknown, receiving) - clock.ran;
     if left > TimeDelta::zero() || !receiving.is_open(now) {
         return Resolution::Wait(in_future(now, left.max(TimeDelta::zero()), clock.owed));
@@ -140,19 +145,19 @@ struct Clock {
 }
 
 impl Clock {
-    fn read(since: DateTime<Utc>, outages: &[Outage], now: DateTime<Utc>) -> Self {
+    fn read(since: DateTime<Utc>, outages: &[Outage], until: DateTime<Utc>) -> Self {
         let mut clock = Self {
             ran: TimeDelta::zero(),
             owed: TimeDelta::zero(),
         };
         let mut free_from = DateTime::<Utc>::MIN_UTC;
-        for outage in outages.iter().filter(|outage| outage.began < now) {
+        for outage in outages.iter().filter(|outage| outage.began < until) {
             clock.run(since, free_from, outage.began);
-            let ended = outage.ended.min(now);
+            let ended = outage.ended.min(until);
             clock.owed += (ended - outage.began).clamp(TimeDelta::zero(), AFTERMATH_MAX);
             free_from = free_from.max(ended);
         }
-        clock.run(since, free_from, now);
+        clock.run(since, free_from, until);
         clock
     }
 

@@ -111,9 +111,18 @@ async fn apply(conn: &mut PgConnection, told: &Told, change: &Change) -> Result<
             reason,
             until,
         } => stop_category(conn, told, category, reason, *until).await,
-        Change::MessagingLimit { word, recipients } => {
+        Change::MessagingLimit {
+            number,
+            word,
+            recipients,
+        } => {
             let recipients = recipients.map(|it| i32::try_from(it).unwrap_or(i32::MAX));
-            change_limit(conn, told, word, recipients).await
+            match number {
+                Some(number) if is_limit_per_number(conn).await? => {
+                    change_number_limit(conn, told, number, word, recipients).await
+                }
+                _ => change_limit(conn, told, word, recipients).await,
+            }
         }
         Change::NumberThroughput { number, level } => {
             change_number(conn, told, number, Some(level), None).await
@@ -275,6 +284,43 @@ async fn change_limit(
     }
     sync::place(conn).await?;
     Ok(true)
+}
+
+/// Whether each number has a messaging limit of its own, as the configuration says.
+async fn is_limit_per_number(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select exists (
+             select from postrider.setting where name = 'limit_scope' and value = '"number"') as "is!""#
+    )
+    .fetch_one(conn)
+    .await
+}
+
+async fn change_number_limit(
+    conn: &mut PgConnection,
+    told: &Told,
+    display: &str,
+    word: &str,
+    recipients: Option<i32>,
+) -> Result<bool, sqlx::Error> {
+    let Some(number) = number(conn, told, display).await? else {
+        return ask_for_sync(conn, &told.account).await.map(|_| false);
+    };
+    if !is_news(conn, told, &format!("number {number}"), "limit").await? {
+        return Ok(false);
+    }
+    let changed = sqlx::query!(
+        "update postrider.number set messaging_limit = $2, messaging_limit_tier = $3
+         where phone_number_id = $1 and (messaging_limit is distinct from $2 or messaging_limit_tier is null)
+           and coalesce(synced_at - interval '1 minute' <= $4, true)",
+        number,
+        recipients,
+        word,
+        told.at
+    )
+    .execute(conn)
+    .await?;
+    Ok(changed.rows_affected() > 0)
 }
 
 /// These webhooks name a number as people see it, in whichever spelling.

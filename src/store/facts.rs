@@ -24,6 +24,8 @@ pub struct Facts {
     pub kinds: HashMap<Arc<str>, KindFact>,
     /// What is stopped now.
     pub pauses: Vec<PauseFact>,
+    /// What the provider's word stopped until a time that is over, as long as it is not cleared away.
+    pub ended: Vec<PauseFact>,
     /// Values that all must agree on.
     pub settings: Settings,
 }
@@ -39,7 +41,8 @@ pub struct NumberFact {
     pub waba_id: String,
     /// Its account's portfolio.
     pub portfolio_id: String,
-    /// Unique recipients per rolling 24 h of the portfolio; `None` when unlimited.
+    /// Unique recipients per rolling 24 h of its portfolio, or of the number itself where `limit_scope` is `number`; `None`
+    /// when unlimited.
     pub messaging_limit: Option<i32>,
     /// The shard whose lease covers it.
     pub shard: i16,
@@ -159,6 +162,7 @@ async fn load_in(snapshot: &mut PgConnection) -> Result<Facts, sqlx::Error> {
         .await?;
     let kinds = kinds(&mut *snapshot).await?;
     let pauses = pauses::load(&mut *snapshot).await?;
+    let ended = pauses::ended(&mut *snapshot).await?;
     let settings = sqlx::query!("select name, value from postrider.setting")
         .fetch_all(&mut *snapshot)
         .await?;
@@ -172,6 +176,7 @@ async fn load_in(snapshot: &mut PgConnection) -> Result<Facts, sqlx::Error> {
         numbers,
         kinds,
         pauses,
+        ended,
         settings,
     })
 }

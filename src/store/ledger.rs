@@ -1,9 +1,15 @@
 //! What the ledger of a pool is rebuilt from, and what it has to know of beside its own posts.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
-use crate::rules::job::Lane;
+use super::facts::interval;
+use crate::rules::{
+    job::Lane,
+    pair::{Allowance, Pair},
+};
 
 /// Who counts against the messaging limit of the pool of these lanes, by keyed hash, with the time of their last counted
 /// attempt or, where the provider held a message, of its sending. `whole_portfolio`: the limit is the portfolio's, and numbers that are no longer configured count too.
@@ -20,6 +26,35 @@ pub async fn posts(
         .fetch_all(pool)
         .await?;
     Ok(rows.into_iter().map(|row| (row.person, row.at)).collect())
+}
+
+/// How many messages each pair of these lanes got within [`Allowance::memory`], for [`Pairs::rebuild`]. `margin` is what may
+/// lie between an attempt and its post.
+///
+/// [`Pairs::rebuild`]: crate::rules::pair::Pairs::rebuild
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn pairs(
+    pool: &PgPool,
+    lanes: &[Lane],
+    allowance: Allowance,
+    margin: Duration,
+) -> Result<Vec<(Pair, u32)>, sqlx::Error> {
+    let lanes: Vec<i32> = lanes.iter().map(|lane| lane.0).collect();
+    let rows = sqlx::query_file!(
+        "src/store/pairs.sql",
+        &lanes,
+        interval(allowance.memory() + margin),
+        interval(allowance.refill + margin)
+    )
+    .fetch_all(pool)
+    .await?;
+    let counted = rows.into_iter().map(|row| {
+        let messages = u32::try_from(row.messages).unwrap_or(u32::MAX);
+        ((row.lane, row.recipient_hash), messages)
+    });
+    Ok(counted.collect())
 }
 
 /// A message that the provider held and has sent now.

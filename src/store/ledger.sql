@@ -1,6 +1,7 @@
 -- Who counts against a pool's messaging limit: everybody with a counted attempt in the last 24 h and some minutes, through
 -- any number of the pool, also one that is no longer configured. An attempt comes a moment before its post, which the
--- minutes cover. What the provider held counts again from when it was sent.
+-- minutes cover. What the provider held counts again from when it was sent, and what
+-- somebody sent from a number's phone app counts too.
 with lane as materialized (
   select lane from unnest($1::int[]) as own(lane)
   union
@@ -23,5 +24,11 @@ from (
   from postrider.released
   where released.at >= now() - interval '24 hours 6 minutes'
     and released.lane in (select lane from lane)
+  union all
+  select echo.recipient_hash, echo.at
+  from postrider.echo
+  where echo.counted
+    and echo.at >= now() - interval '24 hours 6 minutes'
+    and echo.lane in (select lane from lane)
 ) as counted(person, at)
 group by person

@@ -12,6 +12,7 @@ pub mod bell;
 pub mod changes;
 pub mod consent;
 pub mod dead;
+pub mod echoes;
 pub mod embedded;
 pub mod enqueue;
 pub mod facts;

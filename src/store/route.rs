@@ -363,9 +363,4 @@ impl Watch {
         }
         Ok(found)
     }
-
-    /// Gives up the connection, after a statement on it failed.
-    pub fn lose(&mut self) {
-        self.held = None;
-    }
 }

@@ -122,6 +122,39 @@ pub async fn limit(
     Ok(moved)
 }
 
+/// A number's own messaging limit, where `limit_scope` is `number`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitRow {
+    /// Meta's id.
+    pub phone_number_id: String,
+    /// The provider's word for it.
+    pub tier: String,
+    /// Unique recipients per rolling 24 h; `None` when unlimited.
+    pub recipients: Option<i32>,
+}
+
+/// Writes the messaging limits of numbers that have their own.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn number_limits(pool: &PgPool, rows: &[LimitRow]) -> Result<(), sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    take_turns(&mut transaction).await?;
+    sqlx::query!(
+        "update postrider.number n set messaging_limit_tier = l.tier, messaging_limit = l.recipients
+         from unnest($1::text[], $2::text[], $3::int[]) as l(phone_number_id, tier, recipients)
+         where n.phone_number_id = l.phone_number_id
+           -- As for a portfolio.
+           and not postrider.told_lately('number ' || n.phone_number_id, 'limit')",
+        &each(rows, |it| it.phone_number_id.clone()),
+        &each(rows, |it| it.tier.clone()),
+        &each(rows, |it| it.recipients) as _,
+    )
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await
+}
+
 /// Writes an account's templates. Each that changed gets a new revision; one that is no longer listed becomes DELETED. A
 /// template that the provider approves again is no longer paused by the provider's earlier word.
 ///

@@ -125,8 +125,13 @@ impl Daemon {
     }
 
     /// Ends it in good order, and waits for that.
-    pub(crate) async fn terminate(mut self) -> (ExitStatus, String) {
+    pub(crate) async fn terminate(self) -> (ExitStatus, String) {
         self.signal("TERM");
+        self.wait().await
+    }
+
+    /// Waits until it has ended.
+    pub(crate) async fn wait(mut self) -> (ExitStatus, String) {
         let status = eventually("the daemon to end", || {
             let ended = self.child.try_wait().unwrap();
             async move { ended }

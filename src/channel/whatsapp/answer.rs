@@ -143,6 +143,17 @@ mod tests {
         read(http_status, body.as_bytes(), None)
     }
 
+    #[test]
+    fn what_postgres_cannot_keep_is_replaced() {
+        let taken = of(200, r#"{"messages": [{"id": "wamid.\u0000"}]}"#);
+        assert!(
+            matches!(&taken, Answer::Accepted { provider_id, .. } if provider_id == "wamid.\u{fffd}"),
+            "{taken:?}"
+        );
+        let refused = error_of(r#"{"error": {"code": 131000, "message": "a\u0000b"}}"#);
+        assert_eq!(refused.title, "a\u{fffd}b");
+    }
+
     fn error_of(body: &str) -> ProviderError {
         match of(400, body) {
             Answer::Error(error) => error,

@@ -12,6 +12,7 @@ use super::{
     },
     Worker,
     limiting::next_admitted,
+    owning::{PAUSED, is_held},
 };
 use crate::{
     rules::job::{JobId, Lane, Priority},
@@ -169,7 +170,7 @@ impl Worker {
         };
         *running -= 1;
         self.commits.took(took, now.mono);
-        let mut lanes: Vec<Lane> = Vec::new();
+        let (mut lanes, mut paused): (Vec<Lane>, Vec<(Lane, Permitted)>) = Default::default();
         let lane_of: IdMap<JobId, Lane> = wanted.iter().map(|w| (w.id, w.lane)).collect();
         for (id, at) in permitted.into_iter().flatten() {
             let Some(lane) = lane_of.get(&id).copied() else {
@@ -181,11 +182,16 @@ impl Worker {
             let Some(job) = state.attempting.remove(&id) else {
                 continue;
             };
-            state.ready[job.priority as usize].push_back(Permitted { job, at });
             if let Some(known) = self.known.get_mut(&id) {
                 known.attempted_at = Some(at);
             }
             lanes.push(lane);
+            // Something may have been paused while the attempt was being committed. What waits was taken out then.
+            if is_held(&self.holds, &state.facts, &job) {
+                paused.push((lane, Permitted { job, at }));
+            } else {
+                state.ready[job.priority as usize].push_back(Permitted { job, at });
+            }
         }
         // What came not back may not be posted: it is forgotten, and the next look sees what became of it.
         for (id, lane) in lane_of {
@@ -196,11 +202,14 @@ impl Worker {
                 self.forget(id);
             }
         }
-        // Something may have been paused while the attempts were being committed.
-        self.withdraw_held(&lanes, now);
+        for (lane, job) in paused {
+            self.give_up(lane, Vec::new(), vec![job], PAUSED, now);
+        }
         if self.draining {
             self.drain(now);
         }
+        lanes.sort_unstable();
+        lanes.dedup();
         for lane in lanes {
             // A pause or the end of a lease may have come while the attempt was being committed.
             if self.stopped(lane, now).is_some() {

@@ -27,14 +27,21 @@ impl Worker {
     /// Brings the pools into line with the world and the leases.
     pub(super) fn stand(&mut self, now: Now) {
         let mut pools: HashMap<Arc<str>, (PoolFacts, Standing)> = HashMap::new();
+        let mut held = Standing::new();
         for (lane, facts) in &self.world.lanes {
-            let Some(pool) = facts.pool.as_ref().filter(|_| self.is_mine(facts.shard)) else {
+            if !self.is_mine(facts.shard) {
                 continue;
-            };
+            }
             // While any lane is not ours, who owns it may be posting: a standing without an epoch is never complete.
             let epoch = match self.leases.epochs.get(&facts.shard) {
                 Some(epoch) if facts.free_at <= now.wall => *epoch,
                 _ => UNHELD,
+            };
+            if epoch != UNHELD {
+                held.insert(*lane, (facts.shard, epoch));
+            }
+            let Some(pool) = &facts.pool else {
+                continue;
             };
             let (_, standing) = pools
                 .entry(Arc::clone(&pool.name))
@@ -45,6 +52,7 @@ impl Worker {
             standing.values().all(|(_, epoch)| *epoch != UNHELD)
         };
         self.limits.stand(pools.into_values().filter(is_held));
+        self.limits.stand_pairs(&held);
     }
 
     /// Held messages that were sent count from then on, in the ledgers that are here.
@@ -58,8 +66,25 @@ impl Worker {
         }
     }
 
-    /// Asks what was posted before through pools that are new here.
-    pub(super) fn count(&mut self, actions: &mut Vec<Action>) {
+    /// What was sent from the phone apps of numbers counts like what we send.
+    pub(super) fn count_echoes(&mut self, now: Now) {
+        for echo in &self.world.echoes {
+            let facts = self.world.lanes.get(&echo.lane);
+            if let Some(facts) = facts.filter(|facts| self.is_mine(facts.shard)) {
+                self.limits.sent_elsewhere(echo, facts.pool.as_ref(), now);
+            }
+        }
+    }
+
+    /// Asks what was posted before through pools and lanes that are new here.
+    pub(super) fn count(&mut self, now: Now, actions: &mut Vec<Action>) {
+        let (standing, allowance) = self.limits.pairs_to_count(now);
+        if !standing.is_empty() {
+            actions.push(Action::CountPairs {
+                standing,
+                allowance,
+            });
+        }
         let open = self.limits.to_count();
         actions.extend(open.into_iter().map(|(pool, standing)| Action::Count {
             pool,

@@ -181,6 +181,9 @@ impl Worker {
                 self.limits.counted(&pool, &standing, posts, now);
                 self.look_soon(now);
             }
+            Event::PairsCounted { standing, posts } => {
+                self.limits.pairs_counted(&standing, posts, now);
+            }
             Event::Left { id, at } => self.left(id, at, now),
             Event::Posted {
                 id,
@@ -204,7 +207,7 @@ impl Worker {
 
     /// Decides what is to be done now. Called after the events of a turn, and whenever [`Worker::wake_at`] has come.
     pub fn turn(&mut self, now: Now, actions: &mut Vec<Action>) {
-        self.count(actions);
+        self.count(now, actions);
         self.ask_again(now);
         self.answer_bell(now, actions);
         self.poll(now, actions);

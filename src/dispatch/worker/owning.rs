@@ -10,16 +10,19 @@ use super::{
     super::{
         event::{Action, Now},
         holdings::Quiet,
-        lane::{LaneState, Permitted, Reading},
+        lane::{LaneState, Permitted, Prepared, Reading},
         settlement,
-        world::{Leases, World},
+        world::{LaneFacts, Leases, World},
     },
     Worker,
 };
 use crate::{
     rules::job::{JobId, Lane, Priority},
-    store::attempt::Held,
+    store::{attempt::Held, look::Holds},
 };
+
+/// Why an attempt is not used, when its job is held.
+pub(super) const PAUSED: &str = "it was paused";
 
 impl Worker {
     pub(super) fn see(&mut self, world: Arc<World>, now: Now) {
@@ -39,6 +42,7 @@ impl Worker {
                 )
             });
             state.set_rate(facts.rate);
+            state.set_floor(self.world.floor);
             let refilled = state.facts.refilled_at < facts.refilled_at;
             state.facts = facts.clone();
             if released || refilled {
@@ -52,36 +56,30 @@ impl Worker {
         self.has_closed |= self.breakers.seen(stops, now.wall);
         self.stand(now);
         self.renew_released(now);
+        self.count_echoes(now);
         self.relinquish_where_stopped(now);
         if !before.include(&self.holds) {
-            let lanes: Vec<Lane> = self.lanes.keys().copied().collect();
-            self.withdraw_held(&lanes, now);
+            self.withdraw_held(now);
         }
     }
 
-    /// Takes the lanes' held jobs out of memory, so that none of them is posted. They stay in the queue.
-    pub(super) fn withdraw_held(&mut self, lanes: &[Lane], now: Now) {
-        if self.holds.is_empty() {
-            return;
-        }
+    /// Takes held jobs out of memory, so that none of them is posted. They stay in the queue. What is being attempted is
+    /// asked about again when the attempt is there.
+    fn withdraw_held(&mut self, now: Now) {
+        let lanes: Vec<Lane> = self.lanes.keys().copied().collect();
         for lane in lanes {
-            let Some(state) = self.lanes.get_mut(lane) else {
+            let Some(state) = self.lanes.get_mut(&lane) else {
                 continue;
             };
-            let account = state.facts.account.clone();
-            let (waiting, ready) = state.withdraw(|job| {
-                let batch = job.batch.as_deref();
-                let template = job.template.as_ref();
-                self.holds
-                    .hold(&account, template, &job.tags.kind, batch, job.priority)
-            });
+            let facts = state.facts.clone();
+            let (waiting, ready) = state.withdraw(|job| is_held(&self.holds, &facts, job));
             if state.waiting() == 0 {
-                self.waiting_lanes.remove(lane);
+                self.waiting_lanes.remove(&lane);
             }
             if state.buffered[Priority::Urgent as usize].is_empty() {
-                self.urgent_lanes.remove(lane);
+                self.urgent_lanes.remove(&lane);
             }
-            self.give_up(*lane, waiting, ready, "it was paused", now);
+            self.give_up(lane, waiting, ready, PAUSED, now);
         }
     }
 
@@ -168,7 +166,7 @@ impl Worker {
     }
 
     /// What has no attempt is forgotten, what has one is settled as not sent.
-    fn give_up(
+    pub(super) fn give_up(
         &mut self,
         lane: Lane,
         waiting: Vec<JobId>,
@@ -220,6 +218,9 @@ impl Worker {
                 "what was posted before is still being counted against its messaging limit",
             );
         }
+        if !self.limits.are_pairs_counted(lane) {
+            return Some("what its recipients got of late is still being counted");
+        }
         facts.stopped.as_deref()
     }
 
@@ -244,4 +245,16 @@ impl Worker {
 
 fn is_dealt_to(shard: i16, workers: usize, index: usize) -> bool {
     usize::from(shard.unsigned_abs()) % workers == index
+}
+
+/// Whether a job is held, on a number of these facts.
+pub(super) fn is_held(holds: &Holds, facts: &LaneFacts, job: &Prepared) -> bool {
+    let (template, batch) = (job.template.as_ref(), job.batch.as_deref());
+    holds.hold(
+        &facts.account,
+        template,
+        &job.tags.kind,
+        batch,
+        job.priority,
+    )
 }

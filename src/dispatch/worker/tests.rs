@@ -1,24 +1,25 @@
 //! The worker as a list of events: no clock, no database, no provider.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use secrecy::SecretString;
 use serde_json::value::RawValue;
 
 use super::*;
-use crate::dispatch::event::Learned;
+use crate::dispatch::{event::Learned, holdings::Quiet};
 use crate::{
     channel::whatsapp::{Client, Endpoint},
-    dispatch::{event::LookFor, lane::HEAD, outbox::Batch, world::LaneFacts},
+    dispatch::{event::LookFor, lane::HEAD, limits::Standing, outbox::Batch, world::LaneFacts},
     rules::{
         breaker::Target,
         job::{Job, KeepParameters, Kind, PersonFacts, TemplateName, WaitReason},
         outcome::{Answer, ProviderError},
         pace::Rate,
+        pair::Pair,
     },
     store::{
-        attempt::Wanted,
+        attempt::{Held, Wanted},
         facts::KindFact,
         look::{Cursor, Seen},
     },
@@ -26,6 +27,7 @@ use crate::{
 
 mod breakers;
 mod limits;
+mod memory;
 
 const LANE: Lane = Lane(1);
 const OTHER: Lane = Lane(2);
@@ -97,6 +99,8 @@ struct Bench {
     world: World,
     /// Whether requests find no free connection.
     no_connection: bool,
+    /// What each pair got before, when that is asked; `None` when the test answers itself.
+    got_before: Option<Vec<(Pair, u32)>>,
 }
 
 impl Bench {
@@ -119,6 +123,7 @@ impl Bench {
             mono: Duration::from_secs(10),
             world: world(rate),
             no_connection: false,
+            got_before: Some(Vec::new()),
         };
         bench.lease_until(Duration::from_secs(3_600));
         bench.show_world();
@@ -144,9 +149,16 @@ impl Bench {
         self.turn(Vec::new())
     }
 
-    /// A turn after which everything that was posted is written at once, unless no connection is free.
+    /// A turn after which everything that was posted is written at once, unless no connection is free. What pairs got before
+    /// is answered at once too.
     fn turn(&mut self, mut actions: Vec<Action>) -> Vec<Action> {
         self.worker.turn(self.now(), &mut actions);
+        if let Some(standing) = asked_of_pairs(&actions).filter(|_| self.got_before.is_some()) {
+            let posts = self.got_before.clone();
+            let counted = Event::PairsCounted { standing, posts };
+            self.worker.note(counted, self.now(), &mut actions);
+            self.worker.turn(self.now(), &mut actions);
+        }
         if !self.no_connection {
             for id in posts(&actions) {
                 self.worker.note(self.left(id), self.now(), &mut actions);
@@ -175,6 +187,8 @@ impl Bench {
             templates: self.world.templates.clone(),
             paused: self.world.paused.clone(),
             released: self.world.released.clone(),
+            echoes: self.world.echoes.clone(),
+            floor: self.world.floor,
             ..World::default()
         };
         self.tell(Event::World(Arc::new(world)))
@@ -300,6 +314,14 @@ impl Bench {
     }
 }
 
+fn quiet(actions: &[Action]) -> Vec<Quiet> {
+    let quiet = |action: &Action| match action {
+        Action::Quiet(quiet) => Some(*quiet),
+        _ => None,
+    };
+    actions.iter().filter_map(quiet).collect()
+}
+
 fn attempts(actions: &[Action]) -> Vec<Wanted> {
     actions
         .iter()
@@ -312,6 +334,13 @@ fn attempts(actions: &[Action]) -> Vec<Wanted> {
         })
         .flatten()
         .collect()
+}
+
+fn asked_of_pairs(actions: &[Action]) -> Option<Standing> {
+    actions.iter().find_map(|action| match action {
+        Action::CountPairs { standing, .. } => Some(standing.clone()),
+        _ => None,
+    })
 }
 
 fn posts(actions: &[Action]) -> Vec<JobId> {
@@ -553,6 +582,29 @@ fn outcomes_that_the_database_did_not_take_are_written_again() {
     });
     let again = settles(bench.wait(Duration::from_secs(1)));
     assert_eq!(again, [batch]);
+}
+
+#[test]
+fn with_too_many_outcomes_unwritten_it_neither_looks_nor_attempts_until_they_are() {
+    let mut bench = Bench::new(10.0);
+    // Free-form messages to people who did not write to us are stopped at the gate.
+    let shut_out = |id| Seen {
+        facts: PersonFacts::default(),
+        ..bench.seen(id, LANE, Priority::Normal)
+    };
+    let many = (1..=20_001).map(shut_out).collect();
+    let mut batches = settles(bench.look(many));
+    assert!(bench.cursors(Priority::Normal).is_empty());
+    let sendable = bench.seen(30_000, LANE, Priority::Normal);
+    assert!(attempts(&bench.look(vec![sendable])).is_empty());
+    let mut attempted = Vec::new();
+    while let Some(batch) = batches.pop() {
+        let written = true;
+        let actions = bench.tell(Event::Settled { batch, written });
+        attempted.extend(attempts(&actions));
+        batches.extend(settles(actions));
+    }
+    assert_eq!(attempted.len(), 1);
 }
 
 #[test]
@@ -905,4 +957,67 @@ fn a_lane_that_took_over_jobs_of_another_is_read_from_the_head() {
     bench.world.lanes.get_mut(&LANE).expect("it").refilled_at = refilled_at;
     bench.show_world();
     assert_eq!(bench.cursors(Priority::Normal)[0].after, HEAD);
+}
+
+impl Bench {
+    /// Shard 0, in which both lanes are, is to be given back.
+    fn give_back(&mut self) -> Vec<Action> {
+        self.tell(Event::Leases(Leases {
+            epochs: [(1, 1)].into(),
+            leaving: [(0, 1)].into(),
+            deadline: Duration::from_secs(3_600),
+        }))
+    }
+}
+
+#[test]
+fn a_shard_can_be_given_back_when_its_last_outcome_is_written() {
+    let mut bench = Bench::new(10.0);
+    let id = bench.one_on_the_wire();
+    assert_eq!(quiet(&bench.give_back()), []);
+    bench.mono += Duration::from_millis(300);
+    assert_eq!(quiet(&bench.answer(id, accepted())), []);
+    let batch = bench.settled();
+    let told = bench.tell(Event::Settled {
+        batch,
+        written: true,
+    });
+    let held = Held { shard: 0, epoch: 1 };
+    let silent_for = Some(Duration::from_millis(320));
+    assert_eq!(quiet(&told), [Quiet { held, silent_for }]);
+    assert_eq!(quiet(&bench.wait(Duration::from_millis(20))), []);
+}
+
+#[test]
+fn a_shard_that_is_given_back_posts_nothing_more_and_lets_go_of_its_jobs() {
+    let mut bench = Bench::new(10.0);
+    let jobs = (1..=3).map(|id| bench.seen(id, LANE, Priority::Normal));
+    let jobs = jobs.collect();
+    let wanted = attempts(&bench.look(jobs));
+    // The attempts are being committed.
+    assert_eq!(quiet(&bench.give_back()), []);
+    let actions = bench.permit(&wanted);
+    assert_eq!(posts(&actions), []);
+    let batch = bench.settled();
+    assert_eq!(batch.waiting.len(), wanted.len());
+    let told = bench.tell(Event::Settled {
+        batch,
+        written: true,
+    });
+    assert_eq!(quiet(&told).len(), 1);
+}
+
+#[test]
+fn lanes_that_become_ours_are_looked_at_at_once() {
+    let mut bench = Bench::new(10.0);
+    bench.wait(Duration::from_secs(1));
+    let found = |actions: &[Action]| {
+        let finds = |action: &&Action| matches!(action, Action::FindLanes);
+        actions.iter().filter(finds).count()
+    };
+    bench.tell(Event::LanesFound(Some(Vec::new())));
+    bench.give_back();
+    bench.tell(Event::LanesFound(Some(Vec::new())));
+    let regained = bench.lease_until(Duration::from_secs(3_600));
+    assert_eq!(found(&regained), 1);
 }

@@ -403,6 +403,23 @@ fn a_restart_finds_a_breaker_as_it_was_and_doubles_what_it_had_lasted() {
 }
 
 #[test]
+fn a_restart_after_the_end_of_a_stop_sends_one_message_and_then_all() {
+    let (way, mut breakers) = (Way::new(), Breakers::default());
+    let old = written(&way, Scope::Number, Some(60));
+    let later = start() + 2 * HOUR;
+    breakers.seen([old.clone()], later);
+    assert_eq!(breakers.is_stopped(&way, later), None, "one may try");
+    breakers.sends(&way, &accepted(false), later);
+    assert_eq!(breakers.is_stopped(&way, later), Some(false));
+    breakers.seen([old], later);
+    assert_eq!(
+        breakers.is_stopped(&way, later),
+        Some(false),
+        "it is not cleared away yet, but it was tried"
+    );
+}
+
+#[test]
 fn what_we_just_opened_stays_open_until_it_can_have_been_written() {
     let (way, mut breakers) = (Way::new(), Breakers::default());
     breakers.hears(&way, &error(190), start());

@@ -51,8 +51,10 @@ pub enum Change {
         /// When it ends by itself.
         until: Option<DateTime<Utc>>,
     },
-    /// The portfolio has this messaging limit.
+    /// The portfolio has this messaging limit, or, where each number has its own, the number that it names.
     MessagingLimit {
+        /// As people see it; `None` when the webhook names none.
+        number: Option<String>,
         /// The provider's word, for example `TIER_2K`.
         word: String,
         /// Unique recipients per rolling 24 h; `None` when unlimited.

@@ -139,7 +139,11 @@ fn limit(value: &Value) -> Option<Change> {
             Tier::Unlimited => None,
             Tier::NotSet => return None,
         };
-        Some(Change::MessagingLimit { word, recipients })
+        Some(Change::MessagingLimit {
+            number: text(value, "display_phone_number"),
+            word,
+            recipients,
+        })
     })
 }
 

@@ -38,15 +38,18 @@ fn burst(pairs: &mut Pairs, pair: Pair, now: Moment) -> usize {
 fn a_pair_has_a_burst_of_45_and_then_one_message_every_6_seconds() {
     let mut pairs = pairs();
     assert_eq!(burst(&mut pairs, PAIR, at(100)), 45);
-    assert_eq!(pairs.ask(PAIR, at(100)), Err(at(106)));
+    let next = at(106) + LAG;
+    assert_eq!(pairs.ask(PAIR, at(100)), Err(next));
+    assert_eq!(pairs.ask(PAIR, next - Duration::from_nanos(1)), Err(next));
+    assert_eq!(burst(&mut pairs, PAIR, next), 1);
     assert_eq!(
-        pairs.ask(PAIR, at(106) - Duration::from_nanos(1)),
-        Err(at(106))
+        pairs.ask(PAIR, next),
+        Err(next + SECOND * 6),
+        "the first of the burst is waited for once, not again for each"
     );
-    assert_eq!(burst(&mut pairs, PAIR, at(106)), 1);
-    assert_eq!(burst(&mut pairs, PAIR, at(106 + 60)), 10);
+    assert_eq!(burst(&mut pairs, PAIR, next + SECOND * 60), 10);
     assert_eq!(
-        burst(&mut pairs, OTHER, at(106)),
+        burst(&mut pairs, OTHER, next),
         45,
         "another number has its own"
     );
@@ -65,14 +68,19 @@ fn two_jobs_attempted_at_once_do_not_go_on_one_token() {
     }
     assert_eq!(pairs.ask(PAIR, at(0)), Ok(()));
     pairs.promise(PAIR, at(0));
+    let next = at(6) + LAG;
     assert_eq!(
         pairs.ask(PAIR, at(0)),
-        Err(at(6)),
+        Err(next),
         "the last one is promised"
     );
-    assert_eq!(pairs.ask(PAIR, at(6)), Ok(()));
+    assert_eq!(pairs.ask(PAIR, next), Ok(()));
     pairs.release(PAIR);
-    assert_eq!(pairs.ask(PAIR, at(0)), Ok(()), "the promise was not needed");
+    assert_eq!(
+        pairs.ask(PAIR, at(0) + LAG),
+        Ok(()),
+        "the promise was not needed"
+    );
 }
 
 #[test]
@@ -93,8 +101,9 @@ fn no_more_is_promised_than_a_full_bucket_holds() {
 fn a_refusal_stops_the_pair_for_powers_of_four_and_one_message_tries_again() {
     let mut pairs = pairs();
     let mut now = at(0);
+    pairs.promise(PAIR, now);
     for wait in [1, 4, 16, 64, 256, 1_024, 1_024] {
-        assert_eq!(post(&mut pairs, PAIR, now), Ok(()));
+        assert_eq!(pairs.keep(PAIR, now), Ok(()));
         let until = pairs.throttled(PAIR, now);
         assert_eq!(until, now + SECOND * wait);
         let on_the_wire_together = pairs.throttled(PAIR, until - SECOND / 2);
@@ -105,7 +114,6 @@ fn a_refusal_stops_the_pair_for_powers_of_four_and_one_message_tries_again() {
         assert_eq!(pairs.ask(PAIR, again), Ok(()));
         pairs.promise(PAIR, again);
         assert!(pairs.ask(PAIR, again).is_err(), "one tries, not all");
-        pairs.release(PAIR);
         now = again;
     }
     assert_eq!(
@@ -144,12 +152,39 @@ fn a_promise_is_not_kept_while_the_provider_has_stopped_the_pair() {
 fn a_take_over_is_no_burst() {
     let mut pairs = pairs();
     let start = Moment::from(Duration::ZERO);
-    let since = start - Allowance::default().memory();
-    // Before this process began.
-    let posts = (0..20).map(|n| (PAIR, start - SECOND * (120 - n)));
-    pairs.rebuild(posts, since, start);
+    pairs.rebuild([(PAIR, 20)], start);
     assert_eq!(burst(&mut pairs, PAIR, start), 45 - 20);
     assert_eq!(burst(&mut pairs, OTHER, start), 45);
+}
+
+#[test]
+fn a_take_over_after_a_whole_burst_waits_for_the_slowest_of_it_too() {
+    let mut pairs = pairs();
+    pairs.rebuild([(PAIR, 45)], at(0));
+    assert_eq!(pairs.ask(PAIR, at(0)), Err(at(6) + LAG));
+}
+
+#[test]
+fn a_take_over_forgets_nothing_that_memory_knows() {
+    let mut pairs = pairs();
+    assert_eq!(burst(&mut pairs, PAIR, at(0)), 45);
+    pairs.rebuild([(PAIR, 1)], at(0));
+    assert_eq!(burst(&mut pairs, PAIR, at(0)), 0);
+}
+
+#[test]
+fn a_message_that_went_another_way_costs_a_token_and_no_promise() {
+    let mut pairs = pairs();
+    pairs.promise(PAIR, at(0));
+    for _ in 0..30 {
+        pairs.count(PAIR, at(0), at(0));
+    }
+    assert_eq!(burst(&mut pairs, PAIR, at(0)), 14);
+    assert_eq!(
+        pairs.keep(PAIR, at(0)),
+        Ok(()),
+        "what was promised is there"
+    );
 }
 
 #[test]
@@ -160,13 +195,13 @@ fn a_changed_allowance_is_no_burst() {
         burst: 50,
         refill: SECOND * 60,
     };
-    pairs.set_allowance(slower, at(12));
+    pairs.set_allowance(slower, at(16));
     assert_eq!(
-        burst(&mut pairs, PAIR, at(12)),
+        burst(&mut pairs, PAIR, at(16)),
         2 + 5,
         "two that came back, and the five more"
     );
-    assert_eq!(pairs.ask(PAIR, at(12)), Err(at(72)));
+    assert_eq!(pairs.ask(PAIR, at(12)), Err(at(36) + LAG));
 }
 
 #[test]
@@ -255,6 +290,21 @@ fn the_judge_sees_one_too_many_in_any_window() {
     assert!(violation(&posts).is_some());
 }
 
+#[test]
+fn the_first_of_a_burst_may_be_as_slow_as_the_lag_and_no_slower() {
+    let arrivals = |way: Duration| {
+        let mut pairs = pairs();
+        let burst = burst(&mut pairs, PAIR, at(0));
+        let mut arrivals = vec![(PAIR, at(0) + way); burst];
+        let next = pairs.ask(PAIR, at(0)).expect_err("none is left");
+        arrivals.push((PAIR, next));
+        arrivals
+    };
+    assert_eq!(violation(&arrivals(LAG)), None);
+    let slower = LAG + Duration::from_millis(1);
+    assert!(violation(&arrivals(slower)).is_some(), "the judge sees it");
+}
+
 /// How wrong the buckets of a play are.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fault {
@@ -269,11 +319,12 @@ enum Fault {
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// So many jobs, each of which has its slot so many milliseconds later.
+    /// So many jobs, each of which has its slot so many milliseconds later, and then takes up to so many to arrive.
     Jobs {
         other: bool,
         count: usize,
         pipeline: u64,
+        way: u64,
     },
     Throttled {
         other: bool,
@@ -284,8 +335,8 @@ enum Step {
 fn schedule() -> impl Strategy<Value = Vec<(u64, Step)>> {
     let gap = prop_oneof![4 => 0..500_u64, 4 => 0..20_000_u64, 1 => 0..400_000_u64];
     let step = prop_oneof![
-        20 => (any::<bool>(), 1..30_usize, 0..30_000_u64)
-            .prop_map(|(other, count, pipeline)| Step::Jobs { other, count, pipeline }),
+        20 => (any::<bool>(), 1..30_usize, 0..30_000_u64, 0..=LAG.as_millis() as u64)
+            .prop_map(|(other, count, pipeline, way)| Step::Jobs { other, count, pipeline, way }),
         1 => any::<bool>().prop_map(|other| Step::Throttled { other }),
         1 => Just(Step::Restart),
     ];
@@ -295,16 +346,18 @@ fn schedule() -> impl Strategy<Value = Vec<(u64, Step)>> {
 struct Play {
     pairs: Pairs,
     fault: Fault,
-    /// By slot, the pair.
-    slots: BTreeMap<(Moment, usize), Pair>,
+    /// By slot, the pair, and how long the message is on its way.
+    slots: BTreeMap<(Moment, usize), (Pair, Duration)>,
     posts: Vec<(Pair, Moment)>,
+    /// The same as they arrive.
+    arrivals: Vec<(Pair, Moment)>,
     /// Promises that found no token although nobody had stopped the pair.
     broken: usize,
     throttled: bool,
 }
 
 impl Play {
-    fn attempt(&mut self, pair: Pair, now: Moment, slot: Moment) {
+    fn attempt(&mut self, pair: Pair, now: Moment, slot: Moment, way: Duration) {
         if self.pairs.ask(pair, now).is_err() {
             return;
         }
@@ -316,14 +369,14 @@ impl Play {
             _ = self.pairs.keep(pair, now);
         }
         self.slots
-            .insert((slot, self.slots.len() + self.posts.len()), pair);
+            .insert((slot, self.slots.len() + self.posts.len()), (pair, way));
     }
 
     fn post_until(&mut self, now: Moment) {
         while let Some((slot, _)) = self.slots.keys().next().copied()
             && slot <= now
         {
-            let Some((_, pair)) = self.slots.pop_first() else {
+            let Some((_, (pair, way))) = self.slots.pop_first() else {
                 return;
             };
             let kept = match self.fault {
@@ -331,7 +384,10 @@ impl Play {
                 _ => self.pairs.keep(pair, slot),
             };
             match kept {
-                Ok(()) => self.posts.push((pair, slot)),
+                Ok(()) => {
+                    self.posts.push((pair, slot));
+                    self.arrivals.push((pair, slot + way));
+                }
                 Err(_) => self.broken += usize::from(!self.throttled),
             }
         }
@@ -344,9 +400,14 @@ impl Play {
                 other,
                 count,
                 pipeline,
+                way,
             } => {
                 let slot = now + Duration::from_millis(pipeline);
-                (0..count).for_each(|_| self.attempt(pair(other), now, slot));
+                for n in 0..count as u64 {
+                    // Neither the same for all, nor in their order.
+                    let way = Duration::from_millis(way * (10 + n * 7 % 10) / 19);
+                    self.attempt(pair(other), now, slot, way);
+                }
             }
             Step::Throttled { other } => {
                 self.throttled = true;
@@ -357,8 +418,10 @@ impl Play {
                 self.pairs = pairs();
                 if self.fault != Fault::NotRebuilt {
                     let since = now - Allowance::default().memory();
-                    let posts = self.posts.iter().copied().filter(|(_, at)| *at >= since);
-                    self.pairs.rebuild(posts, since, now);
+                    let posts = self.posts.iter().filter(|(_, at)| *at >= since);
+                    let mut counts = BTreeMap::new();
+                    posts.for_each(|(pair, _)| *counts.entry(*pair).or_default() += 1);
+                    self.pairs.rebuild(counts, now);
                 }
             }
         }
@@ -371,6 +434,7 @@ fn played(fault: Fault, steps: &[(u64, Step)]) -> Play {
         fault,
         slots: BTreeMap::new(),
         posts: Vec::new(),
+        arrivals: Vec::new(),
         broken: 0,
         throttled: false,
     };
@@ -381,6 +445,7 @@ fn played(fault: Fault, steps: &[(u64, Step)]) -> Play {
         play.step(step, now);
     }
     play.post_until(now + SECOND * 60);
+    play.arrivals.sort_by_key(|(_, at)| *at);
     play
 }
 
@@ -389,6 +454,7 @@ proptest! {
     fn no_window_holds_more_posts_to_a_pair_than_burst_and_refill(steps in schedule()) {
         let play = played(Fault::None, &steps);
         prop_assert_eq!(violation(&play.posts), None);
+        prop_assert_eq!(violation(&play.arrivals), None, "as they arrive");
         prop_assert_eq!(play.broken, 0, "a promised token was not there");
     }
 }
@@ -405,7 +471,7 @@ fn the_same_schedules_find_fault_with_every_wrong_bucket_and_not_with_the_right_
         });
         schedules
             .map(|steps| played(fault, &steps))
-            .filter(|play| violation(&play.posts).is_some() || play.broken > 0)
+            .filter(|play| violation(&play.arrivals).is_some() || play.broken > 0)
             .count()
     };
     assert_eq!(faults(Fault::None), 0);

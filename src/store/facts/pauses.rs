@@ -116,6 +116,18 @@ pub(super) async fn load(connection: &mut PgConnection) -> Result<Vec<PauseFact>
     .await
 }
 
+/// The provider's pauses that are over and not cleared away yet.
+pub(super) async fn ended(connection: &mut PgConnection) -> Result<Vec<PauseFact>, sqlx::Error> {
+    sqlx::query_as!(
+        PauseFact,
+        r#"select scope as "scope: Scope", target, source = 'provider' as "by_provider!", reason, error_code, by, since,
+             until
+           from postrider.pause where source = 'provider' and until <= now()"#
+    )
+    .fetch_all(connection)
+    .await
+}
+
 /// What is stopped now, the oldest first.
 ///
 /// # Errors

@@ -4,9 +4,9 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    dispatch::{limits::Standing, world::PoolFacts},
-    rules::{template::Template, tier::Limit},
-    store::ledger::Released,
+    dispatch::world::PoolFacts,
+    rules::{pick::Floor, template::Template, tier::Limit},
+    store::{echoes::Echo, ledger::Released},
 };
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -309,6 +309,133 @@ fn the_forty_sixth_message_to_a_person_is_put_off_and_those_to_others_go() {
             .iter()
             .all(|job| job.reason == WaitReason::PairRateLimited)
     );
+}
+
+/// How many of 50 messages to one person go at once.
+fn burst(bench: &mut Bench) -> usize {
+    let jobs = (0..50)
+        .map(|id| bench.greeting(id, LANE, Priority::Normal, 7))
+        .collect();
+    bench.look_and_send(jobs).len()
+}
+
+/// Both lanes without a messaging limit, held in another epoch from now on.
+fn taken_over(got_before: Option<Vec<(Pair, u32)>>) -> (Bench, Vec<Action>) {
+    let mut bench = limited(1_000, &[]);
+    for facts in bench.world.lanes.values_mut() {
+        facts.pool = None;
+    }
+    bench.show_world();
+    bench.got_before = got_before;
+    let asked = bench.tell(Event::Leases(Leases {
+        epochs: [(0, 2)].into(),
+        deadline: 1_000 * HOUR,
+    }));
+    (bench, asked)
+}
+
+#[test]
+fn after_a_take_over_a_pair_gets_only_what_is_left_of_its_burst() {
+    let (mut bench, _) = taken_over(Some(vec![((LANE, 7), 40), ((OTHER, 7), 45)]));
+    assert_eq!(burst(&mut bench), 5);
+}
+
+#[test]
+fn nothing_is_sent_before_what_pairs_got_of_late_is_counted() {
+    let (mut bench, asked) = taken_over(None);
+    let stood = asked_of_pairs(&asked).expect("it is asked");
+    assert_eq!(stood, standing(2));
+    assert_eq!(burst(&mut bench), 0);
+    let counted = |standing: Standing, posts| Event::PairsCounted { standing, posts };
+    let again = bench.tell(counted(stood.clone(), None));
+    assert_eq!(
+        asked_of_pairs(&again),
+        Some(stood.clone()),
+        "the database was away"
+    );
+    bench.tell(counted(standing(1), Some(Vec::new())));
+    assert_eq!(burst(&mut bench), 0, "that was before the lease was lost");
+    bench.tell(counted(stood, Some(vec![((LANE, 7), 44)])));
+    assert_eq!(burst(&mut bench), 1);
+    assert_eq!(asked_of_pairs(&bench.show_world()), None, "once is enough");
+}
+
+fn echo(bench: &Bench, person: i64, counted: bool) -> Echo {
+    Echo {
+        message_hash: person,
+        lane: LANE,
+        recipient_hash: person,
+        counted,
+        at: wall(bench.mono),
+        noted_at: wall(bench.mono),
+    }
+}
+
+#[test]
+fn a_message_from_the_phone_app_that_a_take_over_counted_does_not_count_again() {
+    let mut bench = limited(1_000, &[]);
+    bench.mono += HOUR;
+    bench.world.echoes = vec![echo(&bench, 7, false); 30];
+    bench.mono += Duration::from_secs(1);
+    bench.got_before = Some(vec![((LANE, 7), 30)]);
+    bench.tell(Event::Leases(Leases {
+        epochs: [(0, 2)].into(),
+        deadline: 1_000 * HOUR,
+    }));
+    bench.tell(Event::Counted {
+        pool: "portfolio".into(),
+        standing: standing(2),
+        posts: Some(Vec::new()),
+    });
+    bench.show_world();
+    bench.world.echoes.clear();
+    assert_eq!(burst(&mut bench), 15);
+}
+
+#[test]
+fn messages_from_the_phone_app_count_against_the_pair() {
+    let mut bench = limited(1_000, &[]);
+    bench.mono += Duration::from_secs(1);
+    bench.world.echoes = vec![echo(&bench, 7, false); 30];
+    bench.show_world();
+    bench.world.echoes.clear();
+    assert_eq!(burst(&mut bench), 15);
+}
+
+#[test]
+fn messages_from_the_phone_app_to_somebody_without_a_window_take_room() {
+    let mut bench = limited(10, &[]);
+    bench.world.echoes = (100..104).map(|n| echo(&bench, n, n < 103)).collect();
+    bench.show_world();
+    bench.world.echoes.clear();
+    let jobs = bench.normal(0..20);
+    assert_eq!(bench.look_and_send(jobs), ids(0..6), "9 less 3");
+}
+
+#[test]
+fn normal_jobs_keep_the_floor_that_the_configuration_gives_them_from_then_on() {
+    let normal_of = |bench: &mut Bench, from: i64| {
+        let mut jobs: Vec<Seen> = (from..from + 200)
+            .map(|id| bench.greeting(id, LANE, Priority::Urgent, id))
+            .collect();
+        jobs.extend(
+            (from + 200..from + 400).map(|id| bench.greeting(id, LANE, Priority::Normal, id)),
+        );
+        let actions = bench.look(jobs);
+        let mut posted = posts(&bench.permit_all(&actions));
+        while posted.len() < 80 {
+            posted.extend(bench.send(1));
+        }
+        posted.iter().filter(|id| id.0 >= from + 200).count()
+    };
+    let mut bench = limited(10_000, &[]);
+    let kept = normal_of(&mut bench, 0);
+    assert!((3..=5).contains(&kept), "{kept} of 80");
+    let mut bench = limited(10_000, &[]);
+    bench.world.floor = Floor::new(0.25);
+    bench.show_world();
+    let kept = normal_of(&mut bench, 0);
+    assert!((18..=22).contains(&kept), "{kept} of 80");
 }
 
 /// The other lane in a portfolio of its own, where nobody counts.

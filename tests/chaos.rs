@@ -1,0 +1,538 @@
+//! The real binary while things break: killed, frozen, cut off, replaced, with the database killed under it. Nothing is lost,
+//! nothing is sent twice, and no limit is crossed. The judges are the sandbox's book of what it accepted and `postrider verify`.
+//!
+//! A round is short here. `POSTRIDER_CHAOS_ROUNDS` and `POSTRIDER_CHAOS_JOBS` (jobs a round) make it long:
+//! `POSTRIDER_CHAOS_ROUNDS=100 POSTRIDER_CHAOS_JOBS=20000 cargo nextest run --test chaos`.
+
+#![cfg(test)]
+
+mod common;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use common::{
+    TestDatabase,
+    daemon::Daemon,
+    database, database_on, eventually,
+    pacing::{self, most_within},
+    proxy::Weather,
+    rig::{Instance, Rig, recipients},
+    server::{Mode, Server},
+};
+use postrider::sandbox::{Delay, Fault, FaultRule, Setup};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tokio::time::{Instant, sleep};
+
+/// As short as the configuration allows.
+const TTL: Duration = Duration::from_secs(2);
+const RESOLVE_AFTER: Duration = Duration::from_secs(3);
+const NUMBERS: u32 = 10;
+/// Messages a second of each number.
+const RATE: u32 = 100;
+/// From a post to its answer.
+const LATENCY: Duration = Duration::from_millis(80);
+
+fn of_environment(name: &str, default: usize) -> usize {
+    match std::env::var(name) {
+        Ok(given) => given
+            .parse()
+            .unwrap_or_else(|_| panic!("{name} is a number")),
+        Err(_) => default,
+    }
+}
+
+fn rounds(default: usize) -> usize {
+    of_environment("POSTRIDER_CHAOS_ROUNDS", default)
+}
+
+fn jobs_a_round() -> usize {
+    of_environment("POSTRIDER_CHAOS_JOBS", 600)
+}
+
+fn setup() -> Setup {
+    let mut setup = Setup::quick().numbers(NUMBERS, 1_000);
+    for portfolio in &mut setup.portfolios {
+        portfolio.messaging_limit = None;
+    }
+    setup.latency = Delay::fixed(LATENCY.as_millis() as u32);
+    setup.webhooks.retry_ms = 500;
+    setup.webhooks.retry_max_ms = 500;
+    setup.ledger_max = 10_000_000;
+    setup
+}
+
+fn config(on_unknown: &str) -> String {
+    format!(
+        "request_timeout_ms = 800\n[pacing]\nmessages_per_second = {RATE}\n\
+         [dispatch]\nlease_ttl_ms = {}\nbackoff_first_ms = 200\n\
+         [kinds.order]\nresolve_after_s = {}\non_unknown = {on_unknown:?}\n",
+        TTL.as_millis(),
+        RESOLVE_AFTER.as_secs()
+    )
+}
+
+/// A database, a sandbox, and whatever was enqueued so far.
+struct Storm {
+    rig: Rig,
+    chance: StdRng,
+    jobs: Vec<i64>,
+}
+
+impl Storm {
+    async fn new(setup: Setup, on_unknown: &str) -> Self {
+        Self::on(database().await, setup, on_unknown).await
+    }
+
+    async fn on(database: TestDatabase, setup: Setup, on_unknown: &str) -> Self {
+        let chance = StdRng::seed_from_u64(common::seed());
+        let rig = Rig::on(database, setup, &config(on_unknown)).await;
+        rig.prepare().await;
+        rig.opt_in(&recipients(jobs_a_round())).await;
+        Self {
+            rig,
+            chance,
+            jobs: Vec::new(),
+        }
+    }
+
+    /// One order to each person.
+    async fn enqueue(&mut self) {
+        let ids: Vec<i64> = sqlx::query_scalar(
+            "select postrider.enqueue(recipient, 'order_shipped',
+                    '{\"body\": {\"name\": \"Ada\", \"order\": \"1042\", \"carrier\": \"DHL\"}}', language => 'en_US')
+             from unnest($1::text[]) recipient",
+        )
+        .bind(recipients(jobs_a_round()))
+        .fetch_all(self.rig.pool())
+        .await
+        .unwrap();
+        self.jobs.extend(ids);
+    }
+
+    /// Waits for a random moment of the sending of a round.
+    async fn a_while(&mut self) {
+        let round = 500 + 1_000 * jobs_a_round() as u64 / u64::from(NUMBERS * RATE);
+        sleep(Duration::from_millis(self.chance.random_range(50..round))).await;
+    }
+
+    /// Waits until nothing happens any more: the queue is empty, and whatever the provider had to say is folded.
+    async fn is_over(&self) {
+        let mut left = i64::MAX;
+        loop {
+            let before = left;
+            let started = Instant::now();
+            // As long as it goes on, it may take its time.
+            while left >= before && started.elapsed() < Duration::from_secs(60) {
+                left = self.left().await;
+                if left == 0 {
+                    return;
+                }
+                sleep(Duration::from_millis(100)).await;
+            }
+            assert!(left < before, "nothing goes on any more: {left} are left");
+        }
+    }
+
+    async fn left(&self) -> i64 {
+        let waiting = self.rig.sandbox.control().summary().updates_waiting;
+        let left: i64 = sqlx::query_scalar(
+            "select (select count(*) from postrider.queue) + (select count(*) from postrider.receipt_inbox)",
+        )
+        .fetch_one(self.rig.pool())
+        .await
+        .unwrap();
+        left + i64::try_from(waiting).unwrap()
+    }
+
+    /// How often each job was accepted, by the provider's own book.
+    fn accepted(&self) -> BTreeMap<i64, usize> {
+        let mut times: BTreeMap<i64, usize> = self.jobs.iter().map(|id| (*id, 0)).collect();
+        for entry in self.rig.sandbox.ledger().entries() {
+            let job = entry.job().expect("our callback data");
+            *times.entry(job).or_default() += usize::from(entry.accepted);
+        }
+        times
+    }
+
+    fn assert_once(&self) {
+        let mut times = self.accepted();
+        assert_eq!(times.len(), self.jobs.len());
+        times.retain(|_, times| *times != 1);
+        assert!(times.is_empty(), "not accepted exactly once: {times:?}");
+    }
+
+    /// `postrider verify` finds every job in exactly one place.
+    async fn assert_proven(&self) {
+        let verified = self.rig.postrider.run(&["verify", "--all", "--json"]);
+        let said = String::from_utf8_lossy(&verified.stdout);
+        assert!(verified.status.success(), "{said}");
+        let said: serde_json::Value = serde_json::from_str(said.lines().next().unwrap()).unwrap();
+        assert_eq!(said["jobs"], self.jobs.len(), "{said}");
+    }
+
+    /// Nobody's answer but the provider's spent an attempt.
+    async fn assert_nothing_spent(&self) {
+        let spent: i64 =
+            sqlx::query_scalar("select coalesce(sum(spent), 0) from postrider.message")
+                .fetch_one(self.rig.pool())
+                .await
+                .unwrap();
+        assert_eq!(spent, 0, "attempts were spent though the provider refused none");
+    }
+
+    fn accepted_so_far(&self) -> u64 {
+        self.rig.sandbox.ledger().accepted()
+    }
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_killed_again_and_again_sends_each_job_once() {
+    let mut storm = Storm::new(setup(), "resend").await;
+    for _ in 0..rounds(5) {
+        storm.enqueue().await;
+        let daemon = storm.rig.postrider.start(&[]);
+        storm.a_while().await;
+        daemon.kill();
+    }
+    let _daemon = storm.rig.daemon().await;
+    storm.is_over().await;
+    storm.assert_once();
+    storm.assert_nothing_spent().await;
+    storm.assert_proven().await;
+}
+
+#[tokio::test]
+async fn without_receipts_nothing_is_lost_and_nothing_sent_more_than_twice() {
+    let mut setup = setup();
+    setup.faults = vec![FaultRule::always(Fault::NoReceipts)];
+    let mut storm = Storm::new(setup, "resend").await;
+    for _ in 0..rounds(3) {
+        storm.enqueue().await;
+        let daemon = storm.rig.postrider.start(&[]);
+        storm.a_while().await;
+        daemon.kill();
+    }
+    let _daemon = storm.rig.daemon().await;
+    storm.is_over().await;
+    let accepted = storm.accepted();
+    let lost: Vec<_> = accepted.iter().filter(|(_, times)| **times == 0).collect();
+    assert!(lost.is_empty(), "lost: {lost:?}");
+    let often: Vec<_> = accepted.iter().filter(|(_, times)| **times > 2).collect();
+    assert!(often.is_empty(), "sent more than twice: {often:?}");
+    storm.assert_proven().await;
+}
+
+#[tokio::test]
+async fn under_stop_nothing_is_doubled_and_every_stopped_job_is_listed() {
+    let mut setup = setup();
+    setup.faults = vec![FaultRule::always(Fault::NoReceipts)];
+    let mut storm = Storm::new(setup, "stop").await;
+    for _ in 0..rounds(3) {
+        storm.enqueue().await;
+        let daemon = storm.rig.postrider.start(&[]);
+        storm.a_while().await;
+        daemon.kill();
+    }
+    let _daemon = storm.rig.daemon().await;
+    storm.is_over().await;
+    let accepted = storm.accepted();
+    let doubled: Vec<_> = accepted.iter().filter(|(_, times)| **times > 1).collect();
+    assert!(doubled.is_empty(), "doubled: {doubled:?}");
+    let messages: BTreeSet<i64> = sqlx::query_scalar("select job from postrider.message")
+        .fetch_all(storm.rig.pool())
+        .await
+        .unwrap()
+        .into_iter()
+        .collect();
+    let stopped: BTreeSet<i64> = storm
+        .jobs
+        .iter()
+        .copied()
+        .filter(|id| !messages.contains(id))
+        .collect();
+    let listed = storm.rig.postrider.run(&[
+        "dead", "list", "--state", "unknown", "--limit", "100000", "--json",
+    ]);
+    assert!(listed.status.success(), "{listed:?}");
+    let listed: BTreeSet<i64> = serde_json::Deserializer::from_slice(&listed.stdout)
+        .into_iter::<serde_json::Value>()
+        .flat_map(|value| match value.unwrap() {
+            serde_json::Value::Array(rows) => rows,
+            row => vec![row],
+        })
+        .map(|row| row["id"].as_i64().expect("an id"))
+        .collect();
+    assert_eq!(listed, stopped);
+    assert!(
+        accepted
+            .iter()
+            .all(|(id, times)| *times == 1 || stopped.contains(id)),
+        "what was never accepted is listed"
+    );
+    storm.assert_proven().await;
+}
+
+#[tokio::test]
+async fn a_webhook_that_is_down_for_three_resolution_times_doubles_nothing() {
+    let mut storm = Storm::new(setup(), "resend").await;
+    // The sender and the one who hears receipts are two processes, so that one can be away alone.
+    let sender = storm.rig.instance();
+    let _sending = sender.start(&["--only", "dispatch,upkeep"]).await;
+    let mut listener = storm.rig.postrider.start(&["--only", "webhook,metrics"]);
+    listener.logs("ready").await;
+    storm.enqueue().await;
+    storm.a_while().await;
+    listener.kill();
+    let control = storm.rig.sandbox.control();
+    control.fault(FaultRule::share(0.2, Fault::ResetAfterAccepting));
+    control.fault(FaultRule::share(0.1, Fault::ResetBeforeBody));
+    storm.enqueue().await;
+    sleep(3 * RESOLVE_AFTER).await;
+    control.clear_faults();
+    let mut listener = storm.rig.postrider.start(&["--only", "webhook,metrics"]);
+    listener.logs("ready").await;
+    storm.is_over().await;
+    storm.assert_once();
+    storm.assert_proven().await;
+}
+
+/// Starts an instance that sends, or all that a process can do where it has the webhook's port.
+async fn start(instance: &Instance, hears: bool) -> Daemon {
+    let roles: &[&str] = if hears {
+        &[]
+    } else {
+        &["--only", "dispatch,upkeep"]
+    };
+    instance.start(roles).await
+}
+
+#[tokio::test]
+async fn of_two_instances_that_are_killed_in_turns_each_job_is_sent_once() {
+    let mut storm = Storm::new(setup(), "resend").await;
+    let places = [
+        storm.rig.instance_on(storm.rig.webhook_port),
+        storm.rig.instance(),
+    ];
+    let mut running = [
+        Some(start(&places[0], true).await),
+        Some(start(&places[1], false).await),
+    ];
+    let mut logs = Vec::new();
+    for round in 0..rounds(4) {
+        storm.enqueue().await;
+        storm.a_while().await;
+        let victim = round % 2;
+        if let Some(daemon) = running[victim].take() {
+            logs.push(daemon.kill().1);
+        }
+        storm.a_while().await;
+        running[victim] = Some(start(&places[victim], victim == 0).await);
+    }
+    storm.is_over().await;
+    storm.assert_once();
+    storm.assert_nothing_spent().await;
+    storm.assert_proven().await;
+    for daemon in running.into_iter().flatten() {
+        logs.push(daemon.terminate().await.1);
+    }
+    assert_within_the_limit(&logs);
+}
+
+#[tokio::test]
+async fn an_instance_that_is_frozen_past_its_lease_doubles_nothing_and_breaks_no_limit() {
+    let mut storm = Storm::new(setup(), "resend").await;
+    let places = [
+        storm.rig.instance_on(storm.rig.webhook_port),
+        storm.rig.instance(),
+    ];
+    let running = [start(&places[0], true).await, start(&places[1], false).await];
+    for round in 0..rounds(3) {
+        storm.enqueue().await;
+        storm.a_while().await;
+        // The one that hears receipts too: then nobody resolves anything until it is back.
+        let frozen = &running[(round + 1) % 2];
+        frozen.signal("STOP");
+        sleep(3 * TTL).await;
+        frozen.signal("CONT");
+    }
+    storm.is_over().await;
+    storm.assert_once();
+    storm.assert_nothing_spent().await;
+    storm.assert_proven().await;
+    let mut logs = Vec::new();
+    for daemon in running {
+        logs.push(daemon.terminate().await.1);
+    }
+    assert_within_the_limit(&logs);
+}
+
+/// By the times at which requests were written, whoever wrote them.
+fn assert_within_the_limit(logs: &[String]) {
+    for (lane, times) in pacing::posts(&logs.concat()) {
+        let most = most_within(&times, 1_000_000);
+        assert!(
+            most <= RATE as usize,
+            "{most} posts in a second at {RATE}/s on lane {lane}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_is_killed_again_and_again_loses_nothing_and_doubles_nothing() {
+    let server = Server::new("").await;
+    let mut storm = Storm::on(database_on(&server.url()).await, setup(), "resend").await;
+    let _daemon = storm.rig.daemon().await;
+    for _ in 0..rounds(3) {
+        storm.enqueue().await;
+        storm.a_while().await;
+        server.stop(Mode::Immediate);
+        sleep(Duration::from_millis(storm.chance.random_range(0..3_000))).await;
+        server.start();
+    }
+    // Our own connections broke with the others.
+    eventually("the database to answer us", || async {
+        sqlx::query("select 1").execute(storm.rig.pool()).await.ok()
+    })
+    .await;
+    storm.is_over().await;
+    storm.assert_once();
+    storm.assert_nothing_spent().await;
+    storm.assert_proven().await;
+}
+
+#[tokio::test]
+async fn wires_that_are_cut_and_go_half_open_lose_nothing_and_double_nothing() {
+    let mut storm = Storm::new(setup(), "resend").await;
+    let wires = storm.rig.wires().await;
+    let _daemon = storm.rig.daemon().await;
+    for _ in 0..rounds(6) {
+        storm.enqueue().await;
+        storm.a_while().await;
+        let wire = match storm.chance.random_bool(0.5) {
+            true => &wires.database,
+            false => &wires.provider,
+        };
+        match storm.chance.random_range(0..4) {
+            0 => wire.cut(),
+            1 => {
+                wire.unplug();
+                sleep(Duration::from_secs(1)).await;
+                wire.plug_in();
+            }
+            2 => {
+                wire.delay(Duration::from_millis(300));
+                sleep(Duration::from_secs(2)).await;
+            }
+            _ => {
+                wire.half_open();
+                sleep(Duration::from_secs(2)).await;
+            }
+        }
+        wire.weather(Weather::default());
+    }
+    storm.is_over().await;
+    storm.assert_once();
+    storm.assert_proven().await;
+}
+
+#[tokio::test]
+async fn four_instances_that_come_and_go_send_each_job_once() {
+    let mut storm = Storm::new(setup(), "resend").await;
+    let mut listener = storm
+        .rig
+        .postrider
+        .start(&["--only", "webhook,upkeep,metrics"]);
+    listener.logs("ready").await;
+    let places: Vec<Instance> = (0..4).map(|_| storm.rig.instance()).collect();
+    let mut running: Vec<Option<Daemon>> = (0..4).map(|_| None).collect();
+    let mut logs = Vec::new();
+    for _ in 0..rounds(6) {
+        storm.enqueue().await;
+        let who = storm.chance.random_range(0..places.len());
+        match running[who].take() {
+            None => running[who] = Some(places[who].start(&["--only", "dispatch"]).await),
+            Some(daemon) if storm.chance.random_bool(0.5) => logs.push(daemon.kill().1),
+            Some(daemon) => logs.push(daemon.terminate().await.1),
+        }
+        storm.a_while().await;
+    }
+    for (place, running) in places.iter().zip(&mut running) {
+        if running.is_none() {
+            *running = Some(place.start(&["--only", "dispatch"]).await);
+        }
+    }
+    storm.is_over().await;
+    storm.assert_once();
+    storm.assert_nothing_spent().await;
+    storm.assert_proven().await;
+    for daemon in running.into_iter().flatten() {
+        logs.push(daemon.terminate().await.1);
+    }
+    assert_within_the_limit(&logs);
+}
+
+#[tokio::test]
+async fn a_rolling_restart_spends_no_attempt_and_hardly_slows_the_sending() {
+    let mut storm = Storm::new(setup(), "resend").await;
+    let mut listener = storm
+        .rig
+        .postrider
+        .start(&["--only", "webhook,upkeep,metrics"]);
+    listener.logs("ready").await;
+    let places = [storm.rig.instance(), storm.rig.instance()];
+    let mut running = Vec::new();
+    for place in &places {
+        running.push(Some(place.start(&["--only", "dispatch"]).await));
+    }
+    // A slower pace than the machine's, so that the limit and not the machine says how many go in which time.
+    sqlx::query("update postrider.number set messages_per_second = 20")
+        .execute(storm.rig.pool())
+        .await
+        .unwrap();
+    let window = Duration::from_secs(15);
+    let enough = (20 * NUMBERS) as usize * 4 * window.as_secs() as usize;
+    while storm.jobs.len() < enough {
+        storm.enqueue().await;
+    }
+    sleep(Duration::from_secs(5)).await;
+    let calm = sent_within(&storm, window).await;
+    let before = storm.accepted_so_far();
+    let began = Instant::now();
+    for (place, running) in places.iter().zip(&mut running) {
+        let daemon = running.take().expect("it runs");
+        let (status, log) = daemon.terminate().await;
+        assert!(status.success(), "{log}");
+        *running = Some(place.start(&["--only", "dispatch"]).await);
+        sleep(window / 2).await;
+    }
+    let restarted = (storm.accepted_so_far() - before) as f64 / began.elapsed().as_secs_f64();
+    let calm = calm as f64 / window.as_secs_f64();
+    eprintln!("{calm:.0}/s in calm, {restarted:.0}/s during a rolling restart");
+    assert!(
+        restarted >= 0.8 * calm,
+        "{calm:.0}/s fell to {restarted:.0}/s"
+    );
+    let spent: i64 = sqlx::query_scalar(
+        "select (select coalesce(sum(spent), 0) from postrider.queue)
+              + (select coalesce(sum(spent), 0) from postrider.message)",
+    )
+    .fetch_one(storm.rig.pool())
+    .await
+    .unwrap();
+    assert_eq!(spent, 0);
+    let doubled: Vec<(i64, usize)> = storm
+        .accepted()
+        .into_iter()
+        .filter(|(_, times)| *times > 1)
+        .collect();
+    assert!(doubled.is_empty(), "{doubled:?}");
+}
+
+async fn sent_within(storm: &Storm, window: Duration) -> u64 {
+    let before = storm.accepted_so_far();
+    sleep(window).await;
+    storm.accepted_so_far() - before
+}
