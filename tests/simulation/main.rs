@@ -34,7 +34,7 @@ use sabotage::Sabotage;
 use sim::{Report, Sim};
 
 /// Runs in `make test`.
-const RUNS: u64 = 100;
+const RUNS: u64 = 20;
 /// A mistake has to be found within so many.
 const FOUND_WITHIN: u64 = 300;
 

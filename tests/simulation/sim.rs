@@ -22,7 +22,7 @@ const QUIET_AFTER: Duration = secs(3);
 /// That much before it the world is up and going again.
 const AWAKE_BEFORE: Duration = secs(2);
 /// Jobs that wait for something that has no time of its own are looked after so often meanwhile.
-const SKIP_MAX: Duration = secs(30);
+const SKIP_MAX: Duration = secs(120);
 
 pub(crate) struct Sim {
     pub(crate) now: Duration,
@@ -136,13 +136,10 @@ impl Sim {
         if self.now < self.touched_at + QUIET_AFTER {
             return;
         }
-        let Some(next) = self
-            .agenda
-            .next_once()
-            .filter(|next| *next > self.now + QUIET_AFTER)
-        else {
+        let next = self.agenda.next_once().unwrap_or(self.end);
+        if next <= self.now + QUIET_AFTER {
             return;
-        };
+        }
         let is_idle = |i: &Instance| !i.is_up || (i.is_idle() && i.frozen_until <= self.now);
         if !self.fleet.iter().all(is_idle) {
             return;
