@@ -330,6 +330,7 @@ fn taken_over(got_before: Option<Vec<(Pair, u32)>>) -> (Bench, Vec<Action>) {
     let asked = bench.tell(Event::Leases(Leases {
         epochs: [(0, 2)].into(),
         deadline: 1_000 * HOUR,
+        ..Leases::default()
     }));
     (bench, asked)
 }
@@ -381,6 +382,7 @@ fn a_message_from_the_phone_app_that_a_take_over_counted_does_not_count_again() 
     bench.tell(Event::Leases(Leases {
         epochs: [(0, 2)].into(),
         deadline: 1_000 * HOUR,
+        ..Leases::default()
     }));
     bench.tell(Event::Counted {
         pool: "portfolio".into(),
