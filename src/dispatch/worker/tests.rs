@@ -1,6 +1,6 @@
 //! The worker as a list of events: no clock, no database, no provider.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use secrecy::SecretString;
