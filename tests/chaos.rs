@@ -180,7 +180,10 @@ impl Storm {
                 .fetch_one(self.rig.pool())
                 .await
                 .unwrap();
-        assert_eq!(spent, 0, "attempts were spent though the provider refused none");
+        assert_eq!(
+            spent, 0,
+            "attempts were spent though the provider refused none"
+        );
     }
 
     fn accepted_so_far(&self) -> u64 {
@@ -348,7 +351,10 @@ async fn an_instance_that_is_frozen_past_its_lease_doubles_nothing_and_breaks_no
         storm.rig.instance_on(storm.rig.webhook_port),
         storm.rig.instance(),
     ];
-    let running = [start(&places[0], true).await, start(&places[1], false).await];
+    let running = [
+        start(&places[0], true).await,
+        start(&places[1], false).await,
+    ];
     for round in 0..rounds(3) {
         storm.enqueue().await;
         storm.a_while().await;
