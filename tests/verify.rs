@@ -491,7 +491,7 @@ async fn on_a_busy_system_there_is_never_a_false_alarm() {
     ));
     let (began, mut rounds, mut closed_meanwhile) = (Instant::now(), 0, 0);
     let mut horizon = Horizon::default();
-    while began.elapsed() < Duration::from_secs(12) {
+    while began.elapsed() < Duration::from_secs(7) {
         let args: &[&str] = if rounds % 3 == 2 { &["--all"] } else { &[] };
         let (code, named, verdict) = tokio::task::block_in_place(|| verify(&rig.postrider, args));
         assert_eq!(code, 0, "a false alarm: {verdict} {named:#?}");
@@ -544,7 +544,7 @@ async fn on_a_busy_system_there_is_never_a_false_alarm() {
     );
     assert_eq!(code, 0, "{named:#?}");
     assert_eq!(verdict["jobs"], jobs);
-    assert!(rounds >= 5);
+    assert!(rounds >= 3);
 }
 
 /// A million jobs, of which 50,000 wait, in order and with a few messages of each of three days.

@@ -116,10 +116,10 @@ struct Doing {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A redriven job keeps its id, and its attempts go on counting. It passes the gate like any other: who opted out is not
-messaged. Jobs that may have been sent (state unknown) are redriven only when they are named by --state unknown or by id,
-because they may then arrive twice. Jobs whose content was not kept (their kind never keeps it, or they were cancelled) cannot
-be redriven.")]
+A redriven job keeps its id, and its attempts go on counting. It passes the gate like any other:
+who opted out is not messaged. Jobs that may have been sent (state unknown) are redriven only when
+they are named by --state unknown or by id, because they may then arrive twice. Jobs whose content
+was not kept (their kind never keeps it, or they were cancelled) cannot be redriven.")]
 struct RedriveArgs {
     #[command(flatten)]
     chosen: Chosen,
@@ -132,9 +132,9 @@ struct RedriveArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Their content and everything else is deleted; what remains is that they were dropped, when, by whom and why. Jobs that may
-have been sent (state unknown) are dropped only when they are named by --state unknown or by id: a late receipt could still
-tell what became of them.")]
+Their content and everything else is deleted; what remains is that they were dropped, when, by whom
+and why. Jobs that may have been sent (state unknown) are dropped only when they are named by
+--state unknown or by id: a late receipt could still tell what became of them.")]
 struct DropArgs {
     #[command(flatten)]
     chosen: Chosen,

@@ -153,17 +153,21 @@ async fn show(pool: &PgPool, ids: &[i64], output: &Output) -> anyhow::Result<Exi
         let traces = traces.extract_if(.., |trace| trace.job == job.id).collect();
         let shown = Shown { job, traces };
         output.one(&shown, || {
-            let lines = shown
-                .traces
-                .iter()
-                .map(|trace| format!("{:<20} {}\n", "dead letter", traced(trace)));
+            let lines = shown.traces.iter().map(|trace| {
+                format!(
+                    "{:<20} {}: {}\n",
+                    "dead letter",
+                    time(trace.at),
+                    traced(trace)
+                )
+            });
             lines.fold(text(&shown.job), |text, line| text + &line)
         })?;
     }
     for id in &missing {
         let gone = traces.iter().rfind(|trace| trace.job == *id);
         let how = gone
-            .map(|trace| format!("; it was {}", traced(trace)))
+            .map(|trace| format!("; at {} UTC it was {}", time(trace.at), traced(trace)))
             .unwrap_or_default();
         output.say(format_args!("there is no job {id}{how}"))?;
     }
@@ -206,11 +210,8 @@ pub(super) fn traced(trace: &Trace) -> String {
         .map(|why| format!(": {why}"))
         .unwrap_or_default();
     format!(
-        "{done} at {} UTC by {}{why} (it had ended as {}, {})",
-        time(trace.at),
-        trace.by,
-        trace.state,
-        trace.reason
+        "{done} by {}{why} (it had ended as {}, {})",
+        trace.by, trace.state, trace.reason
     )
 }
 

@@ -17,10 +17,11 @@ use crate::{
 /// Arguments of `postrider verify`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Every job that was enqueued must be in exactly one place: the queue, the messages, or the dead letters. Each 10,000 ids are
-looked at in one short snapshot, so it can run at any time. A range whose jobs have all ended is closed and not looked at
-again, until one of its dead letters is redriven or dropped. The daemon does the same all the time, for its metrics.
-The exit code is 1 when a job is off; each is named with what is known of it.")]
+Every job that was enqueued must be in exactly one place: the queue, the messages, or the dead
+letters. Each 10,000 ids are looked at in one short snapshot, so it can run at any time. A range
+whose jobs have all ended is closed and not looked at again, until one of its dead letters is
+redriven or dropped. The daemon does the same all the time, for its metrics. The exit code is 1 when
+a job is off; each is named with what is known of it.")]
 pub(super) struct VerifyArgs {
     /// Also ranges that are closed
     #[arg(long)]

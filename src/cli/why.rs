@@ -131,7 +131,11 @@ async fn gone(pool: &PgPool, what: &str) -> Result<String, sqlx::Error> {
     let id = what.parse().unwrap_or(0);
     let traces = dead::traces(pool, &[id]).await?;
     Ok(match traces.last() {
-        Some(trace) => format!("job {id} is gone: {}", traced(trace)),
+        Some(trace) => format!(
+            "job {id} is gone: at {} UTC it was {}",
+            time(trace.at),
+            traced(trace)
+        ),
         None => "there is no job of that id, reference or recipient".to_owned(),
     })
 }

@@ -86,6 +86,18 @@ fn all_that_is_wrong_is_told_at_once_with_its_line_and_how_to_mend_it() {
 }
 
 #[test]
+fn a_lease_that_leaves_no_time_to_renew_is_refused_and_a_long_one_delays_decisions() {
+    assert!(parse("[dispatch]\nlease_ttl_ms = 2_000\n").is_ok());
+    let error = mistake("[dispatch]\nlease_ttl_ms = 1_999\n");
+    assert!(error.contains("`dispatch.lease_ttl_ms` is 1999"), "{error}");
+    let error = mistake("[dispatch]\nlease_ttl_ms = 10_000\n");
+    assert!(
+        error.contains("`kinds.otp.resolve_after_s` is 20 s"),
+        "{error}"
+    );
+}
+
+#[test]
 fn timeouts_that_outlast_the_wait_for_a_receipt_are_refused() {
     // otp: 20 s to resolve, less 5 s of lease, leaves less than 15 s.
     assert!(parse("[whatsapp]\nrequest_timeout_ms = 14_999\n").is_ok());

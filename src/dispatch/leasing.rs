@@ -111,6 +111,8 @@ impl Leasing {
         self.give_back(holdings, returned.collect()).await;
         if boot_time() >= next.round_at.min(next.look_at) {
             next.round_at = boot_time() + renew_every(self.holder.ttl);
+            // Known anew when the round succeeds: one that fails is not repeated at once.
+            next.look_at = Duration::MAX;
             // A database that does not answer for as long as this has given our leases to others.
             let round = tokio::time::timeout(self.holder.ttl, self.round(holdings, next)).await;
             next.missed = !matches!(round, Ok(Ok(())));
@@ -174,18 +176,17 @@ impl Leasing {
             return;
         }
         holdings.gave_back(&returned);
-        let handed = lease::hand_back(self.store.pool(), &self.holder.instance, &returned).await;
-        match handed {
-            Ok(()) => {
-                tracing::info!(
-                    shards = returned.len(),
-                    "gave {} shards back",
-                    returned.len()
-                );
+        let handing = lease::hand_back(self.store.pool(), &self.holder.instance, &returned);
+        // What is not handed back by then runs out by itself.
+        match tokio::time::timeout(self.holder.ttl, handing).await {
+            Ok(Ok(())) => {
+                let shards = returned.len();
+                tracing::info!(shards, "gave {shards} shards back");
             }
-            Err(error) => {
+            Ok(Err(error)) => {
                 tracing::warn!(%error, "leases could not be given back; they run out by themselves");
             }
+            Err(_) => tracing::warn!("the database did not answer when leases were given back"),
         }
     }
 

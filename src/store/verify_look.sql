@@ -2,30 +2,32 @@
 -- so this sees it in exactly one.
 -- $1 the range's first id, $2 the first after it, $3 so many that are off are named
 with seen as (
-  select job, 'enqueued' as place, 0 as attempt from postrider.enqueued where job >= $1 and job < $2
+  -- Places as numbers, because texts take much longer to compare: 0 enqueued, 1 the queue, 2 a message, 3 a dead letter,
+  -- 4 dropped; and 5, an attempt.
+  select job, 0 as place, 0 as attempt from postrider.enqueued where job >= $1 and job < $2
   union all
-  select id, 'queue', 0 from postrider.queue where id >= $1 and id < $2
+  select id, 1, 0 from postrider.queue where id >= $1 and id < $2
   union all
   -- Attempts are kept for 8 days, so an older message says nothing of its own.
-  select job, 'message', case when day > (now() at time zone 'UTC')::date - 7 then attempt else 0 end
+  select job, 2, case when day > (now() at time zone 'UTC')::date - 7 then attempt else 0 end
   from postrider.message where job >= $1 and job < $2
   union all
-  select id, 'dead letter', 0 from postrider.dead_letter where id >= $1 and id < $2
+  select id, 3, 0 from postrider.dead_letter where id >= $1 and id < $2
   union all
-  select job, 'dropped', 0 from postrider.dropped where job >= $1 and job < $2
+  select job, 4, 0 from postrider.dropped where job >= $1 and job < $2
   union all
-  select job, 'attempt', attempt from postrider.attempt where job >= $1 and job < $2
+  select job, 5, attempt from postrider.attempt where job >= $1 and job < $2
 ), counted as (
   select
     job,
-    count(*) filter (where place = 'enqueued') as enqueued,
-    count(*) filter (where place = 'queue') as queue,
-    count(*) filter (where place = 'message') as message,
-    count(*) filter (where place = 'dead letter') as dead_letter,
-    count(*) filter (where place = 'dropped') as dropped,
+    count(*) filter (where place = 0) as enqueued,
+    count(*) filter (where place = 1) as queue,
+    count(*) filter (where place = 2) as message,
+    count(*) filter (where place = 3) as dead_letter,
+    count(*) filter (where place = 4) as dropped,
     -- Attempts are numbered from 1 on, so the last one tells.
-    coalesce(max(attempt) filter (where place = 'message'), 0)
-      > coalesce(max(attempt) filter (where place = 'attempt'), 0) as unattempted
+    coalesce(max(attempt) filter (where place = 2), 0)
+      > coalesce(max(attempt) filter (where place = 5), 0) as unattempted
   from seen
   group by job
 ), job as materialized (

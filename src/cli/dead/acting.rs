@@ -11,7 +11,7 @@ use sqlx::PgPool;
 use super::{Chosen, Doing, summary};
 use crate::{
     cli::{
-        Context, Exit,
+        Context, Exit, Output,
         given::who,
         output::{Progress, duration},
     },
@@ -138,6 +138,7 @@ pub(super) async fn act(
             &json!({"jobs": 0, "refused": plan.refused, "left_out": plan.left_out}),
             || format!("no dead letter is {}", done(action)),
         )?;
+        missed(chosen, 0, output)?;
         return Ok(Exit::Failed);
     }
     if !doing.yes && (plan.jobs > 1 || action == Action::Drop) && !agrees(action, plan.jobs)? {
@@ -149,18 +150,23 @@ pub(super) async fn act(
         &json!({"jobs": jobs, "event": event, "refused": plan.refused, "left_out": plan.left_out}),
         || format!("{}: {}", done(action), counted(jobs.cast_signed())),
     )?;
-    // Who names jobs wants them all.
-    let missed = !chosen.ids.is_empty() && jobs < chosen.ids.len() as u64;
-    if missed {
-        output.say(format_args!(
-            "{} of the {} were not: `postrider jobs show` says where they are",
-            chosen.ids.len() as u64 - jobs,
-            chosen.ids.len()
-        ))?;
-    }
-    Ok(if missed { Exit::Failed } else { Exit::Done })
+    Ok(missed(chosen, jobs, output)?)
 }
 
+/// Who names jobs wants them all, and is told when it was not so.
+fn missed(chosen: &Chosen, jobs: u64, output: &Output) -> io::Result<Exit> {
+    let named = chosen.ids.len() as u64;
+    if jobs >= named {
+        return Ok(Exit::Done);
+    }
+    output.say(format_args!(
+        "{} of the {named} that were named were not: `postrider jobs show` says where they are",
+        named - jobs
+    ))?;
+    Ok(Exit::Failed)
+}
+
+/// So many jobs, for a sentence.
 fn counted(jobs: i64) -> String {
     match jobs {
         1 => "1 job".to_owned(),

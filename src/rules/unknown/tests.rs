@@ -160,8 +160,8 @@ struct World {
     stop: bool,
     valid_for: i64,
     max_resends: i32,
-    /// From when on receipts of the account come, each for a message of the same second; `None` when none comes.
-    receipts_from: Option<i64>,
+    /// From when until when receipts of the account come, each for a message of the same second; `None` when none comes.
+    receipts: Option<(i64, i64)>,
 }
 
 const SECONDS: i64 = 1_500;
@@ -175,17 +175,17 @@ fn world() -> impl Strategy<Value = World> {
         prop::bool::weighted(0.2),
         prop_oneof![Just(SECONDS), 10..600_i64],
         0..3_i32,
-        prop::option::weighted(0.8, 0..300_i64),
+        prop::option::weighted(0.8, (0..300_i64, prop_oneof![Just(SECONDS), 0..300_i64])),
     )
         .prop_map(
-            |(turns, posted, resolve_after, stop, valid_for, max_resends, receipts_from)| World {
+            |(turns, posted, resolve_after, stop, valid_for, max_resends, receipts)| World {
                 turns,
                 posted,
                 resolve_after,
                 stop,
                 valid_for,
                 max_resends,
-                receipts_from,
+                receipts,
             },
         )
 }
@@ -204,8 +204,8 @@ impl World {
     /// The time of the last message that a receipt had come for, by a second.
     fn taken(&self, now: i64) -> Option<i64> {
         let is_up = |second: &i64| !self.outages().iter().any(|(a, b)| (a..b).contains(&second));
-        let from = self.receipts_from?;
-        (from..=now).rev().find(is_up)
+        let (from, until) = self.receipts?;
+        (from..=now.min(until)).rev().find(is_up)
     }
 }
 
@@ -319,7 +319,7 @@ proptest! {
     fn an_outage_only_ever_postpones(world in world(), turn in (1..120_i64, 4..60_i64)) {
         let first = |world: &World| played(resolve, world).first().map_or(SECONDS, |(now, _)| *now);
         // Evidence is the same in both worlds, so that only the clock differs.
-        let world = World { receipts_from: None, ..world };
+        let world = World { receipts: None, ..world };
         let mut worse = world.clone();
         worse.turns.push(turn);
         prop_assert!(first(&worse) >= first(&world));
@@ -327,7 +327,7 @@ proptest! {
 
     #[test]
     fn what_it_waits_for_is_when_it_would_be_resolved(world in world(), after in 0..40_i64) {
-        let world = World { turns: Vec::new(), receipts_from: None, ..world };
+        let world = World { turns: Vec::new(), receipts: None, ..world };
         let ask = |now| resolve(&Unknown { resolve_after: Duration::from_secs(world.resolve_after.unsigned_abs()), ..UNKNOWN() },
                                 &Receiving { taken_at: None, ..open(now, &[]) }, 1, at(now));
         if let Resolution::Wait(until) = ask(after) {
