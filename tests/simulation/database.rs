@@ -9,7 +9,7 @@ use std::{
 
 use chrono::{DateTime, NaiveDate, Utc};
 use postrider::{
-    dispatch::leasing::MARGIN,
+    dispatch::{leasing::MARGIN, limits::ATTEMPT_MARGIN},
     rules::{
         job::{JobId, Lane, Priority, State, WaitReason},
         receipt::Progress,
@@ -330,6 +330,23 @@ impl Database {
             number.free_at = now + TTL + MARGIN;
             number.open_since = number.open_since.or(Some(now - secs(60)));
         }
+    }
+
+    /// `pairs.sql`: how many messages each person got of late through each of these numbers.
+    pub(crate) fn pairs(
+        &self,
+        lanes: &[Lane],
+        memory: Duration,
+        now: Time,
+    ) -> Vec<((Lane, i64), u32)> {
+        let since = now - memory - ATTEMPT_MARGIN;
+        let mut got: BTreeMap<(Lane, i64), u32> = BTreeMap::new();
+        for attempt in self.attempts.iter().rev().filter(|a| a.at >= since) {
+            if lanes.contains(&attempt.lane) {
+                *got.entry((attempt.lane, attempt.person)).or_default() += 1;
+            }
+        }
+        got.into_iter().collect()
     }
 
     /// `ledger.sql`: who counts against the limit of these lanes.

@@ -274,6 +274,20 @@ impl Sim {
                     },
                 );
             }
+            Action::CountPairs {
+                standing,
+                allowance,
+            } => {
+                let lanes: Vec<Lane> = standing.keys().copied().collect();
+                self.ask(
+                    who,
+                    STATEMENT_MAX,
+                    move |sim, now| Some(sim.database.pairs(&lanes, allowance.memory(), now)),
+                    move |sim, posts| {
+                        sim.tell(who, worker, Event::PairsCounted { standing, posts });
+                    },
+                );
+            }
             Action::Attempt {
                 urgent,
                 held,

@@ -147,7 +147,11 @@ impl Sim {
             shard: number.shard,
             rate: Rate::new(lane.rate).expect("a rate"),
             pool: lane.pool.map(|pool| pool_facts(pool, &self.plan)),
-            free_at: number.free_at,
+            // With attempts of its former shard's holder to be seen to, it is not free whatever the time.
+            free_at: match number.open_since {
+                None => number.free_at,
+                Some(_) => clock(secs(1_000_000_000)),
+            },
             refilled_at: number.refilled_at,
             stopped: number.is_paused.then(|| "paused".to_owned()),
             sender: Arc::clone(&self.backdrop.sender),

@@ -226,7 +226,9 @@ impl Worker {
     /// When the next turn is due, whatever happens.
     #[must_use]
     pub fn wake_at(&self, now: Duration) -> Duration {
-        let poll = (!self.polling && !self.draining).then_some(self.next_poll);
+        // Without numbers there is nothing to poll for, however long ago the last poll was.
+        let polls = !self.polling && !self.draining && !self.lanes.is_empty();
+        let poll = polls.then_some(self.next_poll);
         let attempt = self.may_attempt().then_some(self.commits.next_at);
         let post = self.due.peek().map(|Reverse((at, _))| *at);
         [

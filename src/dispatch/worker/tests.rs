@@ -391,6 +391,14 @@ fn error(code: i32) -> Answer {
 }
 
 #[test]
+fn a_worker_without_numbers_rests() {
+    let bench = Bench::new(10.0);
+    let mut idle = Worker::new(bench.worker.settings.clone());
+    idle.turn(bench.now(), &mut Vec::new());
+    assert!(idle.wake_at(bench.mono) > bench.mono);
+}
+
+#[test]
 fn a_job_goes_from_the_look_through_one_attempt_to_the_wire_and_is_settled() {
     let mut bench = Bench::new(10.0);
     let id = bench.one_on_the_wire();
