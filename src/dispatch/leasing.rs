@@ -26,7 +26,7 @@ use crate::{
     rules::spread::{Place, spread},
     store::{
         Store,
-        lease::{self, Holder, Returned, Row, Table},
+        lease::{self, Holder, Returned, Row, Table, Taken},
     },
 };
 
@@ -149,11 +149,13 @@ impl Leasing {
         let seen_at = boot_time();
         let wanted = wanted(&self.holder.instance, &table, next.missed);
         let mut missing = holdings.aim(&wanted, seen_at);
-        missing.extend(forgotten(&self.holder.instance, &table, holdings));
+        let forgotten = forgotten(&self.holder.instance, &table, holdings);
+        missing.extend(&forgotten);
         missing.sort_unstable();
         missing.dedup();
         if !missing.is_empty() && !next.draining {
             let taken = lease::take(pool, &self.holder, &missing).await?;
+            let taken = rested(taken, &forgotten);
             holdings.took(&taken, boot_time());
             if !taken.is_empty() {
                 tracing::info!(shards = taken.len(), "took {} shards", taken.len());
@@ -252,6 +254,18 @@ pub fn forgotten(me: &str, table: &Table, holdings: &Holdings) -> Vec<i16> {
         .collect()
 }
 
+/// A former run of ours may have posted until a moment ago, and its pacing went with it: what it left rests as if it had been
+/// given back just now.
+#[must_use]
+pub fn rested(mut taken: Vec<Taken>, forgotten: &[i16]) -> Vec<Taken> {
+    for taken in &mut taken {
+        if forgotten.contains(&taken.held.shard) {
+            taken.free_in = taken.free_in.max(REST);
+        }
+    }
+    taken
+}
+
 /// When the first lease of another instance runs out, if it is not renewed.
 #[must_use]
 pub fn next_expiry(me: &str, table: &Table, seen_at: Duration) -> Duration {
@@ -270,6 +284,7 @@ pub fn next_expiry(me: &str, table: &Table, seen_at: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::attempt::Held;
 
     const fn secs(secs: u64) -> Duration {
         Duration::from_secs(secs)
@@ -312,6 +327,17 @@ mod tests {
         let table = table(&["a", "b"], &[(Some("a"), Some(3)), (Some("a"), Some(3))]);
         assert_eq!(wanted("a", &table, false), [0].into());
         assert_eq!(forgotten("a", &table, &Holdings::default()), [0, 1]);
+    }
+
+    #[test]
+    fn what_a_former_run_left_rests_before_it_is_sent_for() {
+        let taken = |shard| Taken {
+            held: Held { shard, epoch: 7 },
+            free_in: Duration::ZERO,
+        };
+        let rested = rested(vec![taken(0), taken(1)], &[1]);
+        let free_in: Vec<Duration> = rested.iter().map(|taken| taken.free_in).collect();
+        assert_eq!(free_in, [Duration::ZERO, REST]);
     }
 
     #[test]

@@ -138,6 +138,7 @@ impl Sim {
             sim.database.transactions.insert(number, checked);
             sim.agenda.at(sim.now + commits, move |sim| {
                 let committed = sim.database.commit_attempt(number);
+                sim.judge.owner(&sim.database, sim.now);
                 let answers_at = sim.now + sim.statement_takes();
                 let given_up_at = sim.now.max(asked_at + STATEMENT_MAX);
                 let is_lost = fails == Fails::After || answers_at > given_up_at;

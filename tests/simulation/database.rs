@@ -14,7 +14,7 @@ use postrider::{
         job::{JobId, Lane, Priority, State, WaitReason},
         receipt::Progress,
     },
-    store::attempt::Wanted,
+    store::attempt::{Held, Wanted},
 };
 
 use super::{
@@ -129,6 +129,8 @@ pub(crate) struct Receipt {
 #[derive(Debug)]
 pub(crate) struct Transaction {
     pub(crate) shards: BTreeSet<i16>,
+    /// The leases that it stands on.
+    pub(crate) held: Vec<Held>,
     pub(crate) rows: Vec<AttemptRow>,
 }
 
@@ -159,6 +161,8 @@ pub(crate) struct Database {
     pub(crate) transactions: BTreeMap<u64, Transaction>,
     pub(crate) away_until: Duration,
     pub(crate) slow_until: Duration,
+    /// Attempts that were committed when another had taken the shard over.
+    pub(crate) intrusions: usize,
     /// Jobs whose rows changed since somebody last looked.
     pub(crate) touched: Vec<JobId>,
     pub(crate) sabotage: Option<Sabotage>,

@@ -23,6 +23,8 @@ use super::{
 pub(crate) enum Promise {
     Conservation,
     WrittenBeforeSent,
+    /// Only the holder of a shard commits attempts for it.
+    OneOwner,
     NoDouble,
     NeverOverALimit,
     Consent,
@@ -131,6 +133,14 @@ impl Judge {
         if now.rank < before.rank || (before.is_final && !now.is_final) {
             let what = format!("job {id} went back from {before:?} to {now:?}");
             self.broken(Promise::StatusGoesForward, at, what);
+        }
+    }
+
+    /// After an attempt: whether somebody else had the shard by then.
+    pub(crate) fn owner(&mut self, database: &Database, at: Duration) {
+        if database.intrusions > 0 {
+            let what = "an attempt was committed after the take-over of its shard".to_owned();
+            self.broken(Promise::OneOwner, at, what);
         }
     }
 

@@ -7,7 +7,9 @@ use postrider::{
     dispatch::{
         event::Event,
         holdings::Holdings,
-        leasing::{MARGIN, forgotten, heard_of_within, next_expiry, patience, renew_every, wanted},
+        leasing::{
+            MARGIN, forgotten, heard_of_within, next_expiry, patience, renew_every, rested, wanted,
+        },
     },
     store::{
         attempt::Held,
@@ -65,7 +67,8 @@ impl Sim {
         instance.holdings.renewed(still, deadline);
         let wanted = wanted(&me, &table, instance.missed);
         let mut missing: BTreeSet<i16> = instance.holdings.aim(&wanted, at).into_iter().collect();
-        missing.extend(forgotten(&me, &table, &instance.holdings));
+        let forgotten = forgotten(&me, &table, &instance.holdings);
+        missing.extend(&forgotten);
         let is_taking = !missing.is_empty() && !instance.is_draining;
         // The table is looked at again when the first lease of another runs out.
         let look_at = next_expiry(&me, &table, at).saturating_sub(UPTIME);
@@ -75,7 +78,7 @@ impl Sim {
             });
         }
         match is_taking {
-            true => self.take_over(who, asked_at, missing.into_iter().collect()),
+            true => self.take_over(who, asked_at, missing.into_iter().collect(), forgotten),
             false => self.see_to_the_rest(who, asked_at),
         }
     }
@@ -89,7 +92,7 @@ impl Sim {
     }
 
     /// Waits for what a former holder has under way, and ends its session when that takes too long.
-    fn take_over(&mut self, who: Who, asked_at: Duration, shards: Vec<i16>) {
+    fn take_over(&mut self, who: Who, asked_at: Duration, shards: Vec<i16>, forgotten: Vec<i16>) {
         let given_up_at = self.now + patience(TTL);
         self.ask(
             who,
@@ -106,6 +109,7 @@ impl Sim {
             move |sim, taken| match taken {
                 Some(taken) => {
                     let at = UPTIME + sim.now;
+                    let taken = rested(taken, &forgotten);
                     sim.instance(who).holdings.took(&taken, at);
                     sim.see_to_the_rest(who, asked_at);
                 }

@@ -99,6 +99,7 @@ impl Database {
         let rows = permitted.map(|w| AttemptRow::of(w, now));
         Transaction {
             rows: rows.collect(),
+            held: held.to_vec(),
             shards: fence,
         }
     }
@@ -122,7 +123,11 @@ impl Database {
 
     /// The commit of an attempt; `None` when it was undone before.
     pub(crate) fn commit_attempt(&mut self, number: u64) -> Option<Vec<(JobId, Time)>> {
-        let Transaction { rows, .. } = self.transactions.remove(&number)?;
+        let Transaction { rows, held, shards } = self.transactions.remove(&number)?;
+        let is_stale = |held: &Held| {
+            shards.contains(&held.shard) && self.leases[&held.shard].epoch != held.epoch
+        };
+        self.intrusions += usize::from(!rows.is_empty() && held.iter().any(is_stale));
         for row in &rows {
             self.write_attempt(*row);
         }
