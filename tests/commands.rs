@@ -330,6 +330,18 @@ async fn status_tells_what_is_wrong_first_and_check_says_so_by_its_exit_code() {
         "update postrider.lease set expires_at = now() + interval '1 h'",
     )
     .await;
+    let (code, line) = check();
+    assert_eq!(code, Some(1));
+    assert!(
+        line.starts_with("no webhook process takes receipts"),
+        "{line}"
+    );
+
+    sql::run(
+        &mut connection,
+        "update postrider.receiving set seen_at = now()",
+    )
+    .await;
     assert_eq!(check().0, Some(0));
     sql::pause(&mut connection, "kind", "order").await;
     let (code, line) = check();
