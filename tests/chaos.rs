@@ -142,7 +142,8 @@ impl Storm {
     }
 
     async fn left(&self) -> i64 {
-        let waiting = self.rig.sandbox.control().summary().updates_waiting;
+        let summary = self.rig.sandbox.control().summary();
+        let waiting = summary.updates_waiting + summary.updates_unanswered;
         let left: i64 = sqlx::query_scalar(
             "select (select count(*) from postrider.queue) + (select count(*) from postrider.receipt_inbox)",
         )

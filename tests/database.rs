@@ -73,7 +73,7 @@ async fn accepts(rig: &Rig, count: usize) {
 /// its permission was lost on the way and it waits, unsent.
 async fn nothing_is_lost_or_doubled(rig: &Rig, pool: &PgPool, ids: &[i64]) {
     eventually("everything to be settled", || async {
-        let quiet = rig.sandbox.control().summary().updates_waiting == 0;
+        let quiet = rig.sandbox.control().is_quiet();
         let left: Option<i64> = sqlx::query_scalar(
             "select (select count(*) from postrider.queue where state <> 'unknown')
                   + (select count(*) from postrider.receipt_inbox)",

@@ -175,8 +175,9 @@ async fn an_unknown_job_is_redriven_only_by_name_and_its_open_attempt_keeps_its_
             .await
             .unwrap();
     assert_eq!(answers, [(1, "unknown".to_owned())]);
-    // Nothing is open, so it can go, or be withdrawn, like any other.
-    assert_eq!(sql::cancel(&mut connection, job).await, "cancelled");
+    // Nothing is open, so it can go, or be withdrawn; but nobody can say that it never left.
+    assert_eq!(sql::cancel(&mut connection, job).await, "too_late");
+    assert!(queued(pool).await.is_empty());
 }
 
 #[tokio::test]

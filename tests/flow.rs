@@ -300,7 +300,7 @@ async fn killing_the_daemon_at_any_moment_loses_no_job_and_doubles_none() {
     })
     .await;
     eventually("every receipt to be folded", || async {
-        let quiet = rig.sandbox.control().summary().updates_waiting == 0;
+        let quiet = rig.sandbox.control().is_quiet();
         let inbox: i64 = sqlx::query_scalar("select count(*) from postrider.receipt_inbox")
             .fetch_one(rig.pool())
             .await

@@ -212,8 +212,8 @@ async fn a_proxy_that_refuses_keeps_what_is_open_and_its_port() {
         let refused = TcpStream::connect(("127.0.0.1", proxy.port()))
             .await
             .err()?;
-        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-        Some(())
+        // One that was being taken when it stopped listening is reset.
+        (refused.kind() == io::ErrorKind::ConnectionRefused).then_some(())
     })
     .await;
     assert_eq!(say(&mut open, "still").await.unwrap().unwrap(), "still");

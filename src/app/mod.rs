@@ -161,7 +161,7 @@ async fn run_connected(
         return Ok(());
     };
     let installation = begun?;
-    presence::start(&mut service, &shared, instance).await?;
+    presence::start(&mut service, &shared, instance).await;
     let watching = watching.run(shared.readiness.clone(), service.stop().close.clone());
     service.spawn("database watch", Phase::Close, watching);
     if shared.has(Role::Webhook) {

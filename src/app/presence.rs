@@ -11,21 +11,19 @@ use crate::{
     store::{
         Store,
         instance::{self, Presence},
+        within,
     },
 };
 
 /// Whoever was not heard of for several times as long is not there.
 const SHOW_EVERY: Duration = Duration::from_secs(2);
+/// What takes longer is on a connection that hangs.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// At the end nobody waits for long: who is not heard of any more is not there.
+const LEAVE_MAX: Duration = Duration::from_secs(1);
 
 /// Shows it once, and from then on until the end.
-///
-/// # Errors
-/// When the database does not answer.
-pub(super) async fn start(
-    service: &mut Service,
-    shared: &Shared,
-    instance: &Instance,
-) -> Result<(), sqlx::Error> {
+pub(super) async fn start(service: &mut Service, shared: &Shared, instance: &Instance) {
     let host = rustix::system::uname();
     let presence = Presence {
         id: instance.id().to_owned(),
@@ -37,10 +35,16 @@ pub(super) async fn start(
             .map(|role| role.as_str().to_owned())
             .collect(),
     };
-    instance::show(shared.store.pool(), &presence).await?;
+    show_now(&shared.store, &presence).await;
     let showing = show(shared.store.clone(), presence, service.stop().close.clone());
     service.spawn("presence", Phase::Close, showing);
-    Ok(())
+}
+
+/// A database that is away is told of by its watch.
+async fn show_now(store: &Store, presence: &Presence) {
+    if let Err(error) = within(ANSWER_MAX, instance::show(store.pool(), presence)).await {
+        tracing::debug!(%error, "this instance could not be shown");
+    }
 }
 
 async fn show(store: Store, presence: Presence, stop: CancellationToken) -> anyhow::Result<()> {
@@ -49,11 +53,10 @@ async fn show(store: Store, presence: Presence, stop: CancellationToken) -> anyh
         .await
         .is_some()
     {
-        if let Err(error) = instance::show(store.pool(), &presence).await {
-            tracing::debug!(%error, "this instance could not be shown");
-        }
+        show_now(&store, &presence).await;
     }
-    if let Err(error) = instance::leave(store.pool(), &presence.id).await {
+    let leaving = instance::leave(store.pool(), &presence.id);
+    if let Err(error) = within(LEAVE_MAX, leaving).await {
         tracing::debug!(%error, "that this instance ends could not be shown");
     }
     Ok(())

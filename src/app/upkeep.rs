@@ -58,7 +58,12 @@ pub(super) async fn run(
     let mut every = tokio::time::interval(DUTY_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(every.tick()).await.is_some() {
-        match instance::takes_duty(store.pool(), DUTY, &instance, DUTY_FOR).await {
+        let taking = instance::takes_duty(store.pool(), DUTY, &instance, DUTY_FOR);
+        // What is broken off at a stop rolls back.
+        let Some(taken) = stop.run_until_cancelled(within(DUTY_FOR, taking)).await else {
+            break;
+        };
+        match taken {
             Ok(true) => _ = done.get_or_insert_with(|| Doing::start(&store)),
             Ok(false) => done = None,
             // Whoever does it next does it as well, and both do no harm.
@@ -67,7 +72,8 @@ pub(super) async fn run(
     }
     if let Some(doing) = done.take() {
         doing.end().await;
-        if let Err(error) = instance::leaves_duty(store.pool(), DUTY, &instance).await {
+        let leaving = instance::leaves_duty(store.pool(), DUTY, &instance);
+        if let Err(error) = within(DUTY_EVERY, leaving).await {
             tracing::debug!(%error, "the upkeep's turn could not be given back");
         }
     }

@@ -15,6 +15,7 @@ use crate::{
     store::{
         Store,
         verify::{self, Standing},
+        within,
     },
 };
 
@@ -22,6 +23,8 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(30);
 /// After a long look it rests for so many times as long, so that it takes at most 2 % of one connection.
 const REST: u32 = 50;
+/// A go that takes longer is on a connection that hangs.
+const GO_MAX: Duration = Duration::from_secs(300);
 /// Ranges of one go: a million jobs.
 const RANGES_MAX: i64 = 100;
 
@@ -38,7 +41,12 @@ pub(super) async fn run(
     };
     loop {
         let began = Instant::now();
-        match verifier.go_on(&stop).await {
+        // What is broken off at a stop rolls back.
+        let going_on = within(GO_MAX, verifier.go_on(&stop));
+        let Some(gone) = stop.run_until_cancelled(going_on).await else {
+            return Ok(());
+        };
+        match gone {
             Ok((jobs, standing)) => metrics.show_verified(jobs, &standing),
             Err(error) => {
                 tracing::warn!(%error, "whether every job is in one place was not proven")

@@ -267,13 +267,16 @@ impl Control {
         self.shared.traffic().schedule.is_paused = pause;
     }
 
+    /// Whether every update so far was answered 200 or given up.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        let summary = self.summary();
+        summary.updates_waiting == 0 && summary.updates_unanswered == 0
+    }
+
     /// Waits until every update was answered 200 or given up.
     pub async fn quiet(&self) {
-        listen(&self.shared.posted, || {
-            let summary = self.summary();
-            summary.updates_waiting == 0 && summary.updates_unanswered == 0
-        })
-        .await;
+        listen(&self.shared.posted, || self.is_quiet()).await;
     }
 
     fn number(&self, id: &str) -> Result<Arc<Number>, Unknown> {
