@@ -62,8 +62,9 @@ async fn plan(pool: &PgPool, sql: &str, bind: impl FnOnce(Explain<'_>) -> Explai
     lines.into_iter().map(|(line,)| line + "\n").collect()
 }
 
-/// Tables that stay small and may be read whole: one row a number, a kind, a template or a shard.
-const SMALL: [&str; 8] = [
+/// Tables that stay small and may be read whole: one row a number, a kind, a template, a shard, or something that is paused.
+const SMALL: [&str; 9] = [
+    "pause",
     "number",
     "kind",
     "setting",
