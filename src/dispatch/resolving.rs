@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::meters::Meters;
-use crate::store::{Store, unknown};
+use crate::store::{Store, unknown, within};
 
 /// A job whose time is over is decided on within this.
 const EVERY: Duration = Duration::from_secs(1);
+/// What takes longer is on a connection that hangs.
+const ROUND_MAX: Duration = Duration::from_secs(30);
 /// Jobs decided on in one transaction: each is locked until its end.
 const BATCH: i64 = 1_000;
 /// Looking for jobs that are due may be slow when there are very many; then it rests so many times as long as it took.
@@ -37,7 +39,12 @@ impl Resolving {
             .is_some()
         {
             let began = Instant::now();
-            rest = match self.round().await {
+            // What is broken off at a stop rolls back.
+            let round = within(ROUND_MAX, self.round());
+            let Some(done) = stop.run_until_cancelled(round).await else {
+                return;
+            };
+            rest = match done {
                 Ok(true) => Duration::ZERO,
                 Ok(false) => EVERY.max(began.elapsed() * REST_FACTOR),
                 Err(error) => {

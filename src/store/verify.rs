@@ -136,6 +136,7 @@ pub async fn ranges(pool: &PgPool, which: Which) -> Result<Vec<i64>, sqlx::Error
 /// When the database does not answer; then nothing is noted.
 pub async fn look(pool: &PgPool, range: i64, decided: i64) -> Result<Seen, sqlx::Error> {
     let mut tx = pool.begin().await?;
+    by_indexes(&mut tx).await?;
     let may_close = decided >= (range + 1) * RANGE - 1 && nobody_moves(&mut tx, range).await?;
     let row = sqlx::query_file!(
         "src/store/verify_look.sql",
@@ -158,6 +159,21 @@ pub async fn look(pool: &PgPool, range: i64, decided: i64) -> Result<Seen, sqlx:
     note(&mut tx, range, &seen).await?;
     tx.commit().await?;
     Ok(seen)
+}
+
+/// Has the rest of a transaction planned by indexes. Ten thousand ids look like much to Postgres, and it would read whole
+/// tables, with several processes, wherever the session allows it.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn by_indexes(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "select set_config('enable_seqscan', 'off', true) as scans,
+                set_config('max_parallel_workers_per_gather', '0', true) as workers"
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(())
 }
 
 /// Keeps dead letters of the range where they are until the transaction ends, unless one of them is on its way already.
