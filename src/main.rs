@@ -2,7 +2,14 @@
 
 use std::{env, process::ExitCode};
 
+use mimalloc::MiMalloc;
 use postrider::cli;
+
+/// Jobs live for milliseconds, in many small pieces that one task makes and another drops: the system's allocator was some
+/// 19 % of the daemon's CPU time. This one costs a few dozen megabytes more and takes clearly less of it (x86-64, two cores,
+/// `cargo bench --bench dispatch`).
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     rustls::crypto::ring::default_provider()

@@ -16,8 +16,12 @@ use common::{
     rig::{Rig, recipients},
 };
 use postrider::{
-    rules::job::JobId,
+    rules::{
+        job::{JobId, Lane},
+        pair::Allowance,
+    },
     sandbox::{AtLimit, Fault, FaultRule, Portfolio, Setup, Template},
+    store::ledger,
 };
 use serde_json::json;
 
@@ -298,8 +302,29 @@ async fn what_a_person_got_before_a_kill_counts_after_it() {
     assert_eq!(refusals(&rig), [0; 0], "no more than the sandbox takes");
 }
 
+/// The worker hears of each message from a phone app by itself. One that it hears of while it asks what pairs got before
+/// must not be in the answer too: it would count twice.
 #[tokio::test]
-#[ignore = "now and then it waits in vain, for a reason that is not found yet"]
+async fn what_a_phone_app_sent_is_counted_only_as_far_as_it_was_known_when_it_was_asked() {
+    let database = common::database().await;
+    let noted_at: DateTime<Utc> = sqlx::query_scalar(
+        "insert into postrider.echo (message_hash, lane, recipient_hash, counted, at)
+         values (1, 1, 7, false, now()), (2, 1, 7, false, now()) returning noted_at",
+    )
+    .fetch_one(database.pool())
+    .await
+    .unwrap();
+    for (asked_at, counted) in [
+        (noted_at, vec![((Lane(1), 7), 2)]),
+        (noted_at - TimeDelta::microseconds(1), Vec::new()),
+    ] {
+        let (allowance, margin) = (Allowance::default(), Duration::from_secs(1));
+        let pairs = ledger::pairs(database.pool(), &[Lane(1)], allowance, margin, asked_at).await;
+        assert_eq!(pairs.unwrap(), counted);
+    }
+}
+
+#[tokio::test]
 async fn what_was_sent_from_the_phone_app_counts_against_the_pair() {
     let setup = Setup::quick().numbers(1, 80);
     let number = setup.numbers[0].id.clone();
@@ -325,7 +350,9 @@ async fn what_was_sent_from_the_phone_app_counts_against_the_pair() {
         (known == 40).then_some(())
     })
     .await;
+    // The worker hears of them within a second or two.
     tokio::time::sleep(Duration::from_millis(2_500)).await;
+    let asked = tokio::time::Instant::now();
     orders(&rig, &vec![person[0].clone(); 12], "normal").await;
     rig.sandbox.ledger().until_accepted(5).await;
     eventually("those beyond the burst to be put off", || async {
@@ -333,7 +360,12 @@ async fn what_was_sent_from_the_phone_app_counts_against_the_pair() {
     })
     .await;
     let accepted = rig.sandbox.ledger().accepted();
-    assert!(accepted <= 7, "{accepted} beside 40 from the app");
+    // Some come back meanwhile, one each 6 s since the first of the 45.
+    let back = (asked.elapsed() + Duration::from_secs(5)).as_secs() / 6 + 1;
+    assert!(
+        accepted as u64 <= 5 + back,
+        "{accepted} beside 40 from the app, {back} back"
+    );
 }
 
 /// When the first recipient that counts leaves the ledger, by the word of a daemon that runs now.

@@ -152,6 +152,8 @@ pub enum Action {
         standing: Standing,
         /// What a pair may do: how far back that matters.
         allowance: Allowance,
+        /// Of what phone apps sent, only what was noted until then.
+        asked_at: DateTime<Utc>,
     },
     /// Commit attempts.
     Attempt {

@@ -93,7 +93,7 @@ struct PairLane {
     /// Shard and epoch, as it is held.
     held: (i16, i64),
     counting: Counting,
-    /// When it was asked what its pairs got before: what was noted until then is in the answer.
+    /// When it was asked what its pairs got before: of what phone apps sent, the answer has what was noted until then.
     asked_at: DateTime<Utc>,
 }
 

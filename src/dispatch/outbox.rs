@@ -16,6 +16,11 @@ const WRITE_MAX: usize = 5 * BATCH_MAX;
 /// Long enough to gather a batch under load, short enough that nobody waits for it.
 pub const BATCH_AGE_MAX: Duration = Duration::from_millis(20);
 
+/// A batch as large as this shows a rush, and the next is gathered for longer: a statement over twice as many outcomes costs
+/// far less than two.
+const RUSH: usize = 50;
+const BATCH_AGE_MAX_IN_A_RUSH: Duration = Duration::from_millis(50);
+
 /// One statement for each kind of outcome; two batches overlap so that one is gathered while the other commits.
 const WRITES_MAX: usize = 2;
 
@@ -115,6 +120,8 @@ pub struct Outbox {
     writing: usize,
     writes: usize,
     not_before: Duration,
+    /// Outcomes of the last batch.
+    taken: usize,
 }
 
 impl Outbox {
@@ -145,10 +152,10 @@ impl Outbox {
             return None;
         }
         let full = self.gathering.len() >= BATCH_MAX;
-        let gathered = if full {
-            self.since
-        } else {
-            self.since + BATCH_AGE_MAX
+        let gathered = match full {
+            true => self.since,
+            false if self.taken >= RUSH => self.since + BATCH_AGE_MAX_IN_A_RUSH,
+            false => self.since + BATCH_AGE_MAX,
         };
         Some(gathered.max(self.not_before))
     }
@@ -159,6 +166,7 @@ impl Outbox {
             return None;
         }
         let batch = self.gathering.split_front(WRITE_MAX);
+        self.taken = batch.len();
         self.writing += batch.len();
         self.writes += 1;
         Some(batch)
@@ -232,10 +240,28 @@ mod tests {
         for id in 0..WRITE_MAX + 10 {
             outbox.push(accepted(id as i64), ms(5));
         }
-        let taken = [outbox.take(ms(5)), outbox.take(ms(25))];
+        let later = ms(5) + BATCH_AGE_MAX_IN_A_RUSH;
+        let taken = [outbox.take(ms(5)), outbox.take(later)];
         let taken: Vec<usize> = taken.iter().flatten().map(Batch::len).collect();
         assert_eq!(taken, [WRITE_MAX, 10]);
         assert_eq!(outbox.len(), WRITE_MAX + 10);
+    }
+
+    #[test]
+    fn in_a_rush_a_batch_gathers_for_longer() {
+        let mut outbox = Outbox::default();
+        let mut next = |outcomes: usize, at: Duration| {
+            for id in 0..outcomes {
+                outbox.push(accepted(id as i64), at);
+            }
+            let due_at = outbox.due_at().expect("there is something to write");
+            let batch = outbox.take(due_at).expect("it is due");
+            outbox.done(batch, true, due_at);
+            due_at - at
+        };
+        assert_eq!(next(RUSH, ms(0)), BATCH_AGE_MAX);
+        assert_eq!(next(1, ms(100)), BATCH_AGE_MAX_IN_A_RUSH);
+        assert_eq!(next(1, ms(200)), BATCH_AGE_MAX, "the last was small");
     }
 
     #[test]

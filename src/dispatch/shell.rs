@@ -239,11 +239,12 @@ impl Shell {
             Action::CountPairs {
                 standing,
                 allowance,
+                asked_at,
             } => {
                 _ = tokio::spawn(async move {
                     let lanes: Vec<_> = standing.keys().copied().collect();
                     let pool = shell.store.pool();
-                    let posts = ledger::pairs(pool, &lanes, allowance, ATTEMPT_MARGIN);
+                    let posts = ledger::pairs(pool, &lanes, allowance, ATTEMPT_MARGIN, asked_at);
                     let posts = shell.ask("pairs", COUNT_MAX, posts).await;
                     shell.tell(Event::PairsCounted { standing, posts });
                 })

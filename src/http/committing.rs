@@ -28,6 +28,11 @@ use crate::{
 /// Rows that one batch holds at least, when that many wait; a single request may bring a thousand.
 const BATCH_ROWS: usize = 500;
 
+/// After a batch of so many rows there is a rush, and the next gathers for a moment: a commit of many costs little more than
+/// one of few. The provider waits seconds for its answer.
+const RUSH: usize = 50;
+const GATHER_IN_A_RUSH: Duration = Duration::from_millis(20);
+
 /// A statement that takes longer is on a connection that hangs; it is given up, with the connection.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(5);
 
@@ -65,6 +70,7 @@ enum Next {
 impl Committer {
     /// Commits until nobody can submit any more.
     pub(super) async fn run(mut self) {
+        let mut rows = 0;
         let mut every = tokio::time::interval(BEAT_EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -80,7 +86,11 @@ impl Committer {
             };
             match next {
                 Next::Commit(first) => {
+                    if rows >= RUSH {
+                        tokio::time::sleep(GATHER_IN_A_RUSH).await;
+                    }
                     let batch = self.gather(first);
+                    rows = batch.iter().map(|waits| waits.notices.len()).sum();
                     self.commit(batch).await;
                 }
                 Next::Beat => self.beat().await,

@@ -16,8 +16,8 @@ use crate::{
     },
 };
 
-/// Receipts in one transaction: the larger, the cheaper each; this many take some tenths of a second.
-const BATCH: i64 = 10_000;
+/// Receipts in one transaction: the larger, the cheaper each; this many take a second.
+const BATCH: i64 = 30_000;
 
 /// How long receipts gather after the first rings. Nobody waits for a status as long as that.
 const GATHER: Duration = Duration::from_millis(50);
@@ -25,7 +25,7 @@ const GATHER: Duration = Duration::from_millis(50);
 /// From this many at once on there is a rush, and they gather for longer: the receipts of a message come within moments
 /// of each other, and those that meet cost one update instead of one each.
 const RUSH: usize = 500;
-const GATHER_IN_A_RUSH: Duration = Duration::from_millis(1_000);
+const GATHER_IN_A_RUSH: Duration = Duration::from_millis(2_000);
 
 /// How long nobody may ring before we look anyway.
 const LOOK_ANYWAY: Duration = Duration::from_millis(250);

@@ -29,7 +29,7 @@ pub async fn posts(
 }
 
 /// How many messages each pair of these lanes got within [`Allowance::memory`], for [`Pairs::rebuild`]. `margin` is what may
-/// lie between an attempt and its post.
+/// lie between an attempt and its post. Of messages from phone apps, those of which we had been told at `asked_at`.
 ///
 /// [`Pairs::rebuild`]: crate::rules::pair::Pairs::rebuild
 ///
@@ -40,13 +40,15 @@ pub async fn pairs(
     lanes: &[Lane],
     allowance: Allowance,
     margin: Duration,
+    asked_at: DateTime<Utc>,
 ) -> Result<Vec<(Pair, u32)>, sqlx::Error> {
     let lanes: Vec<i32> = lanes.iter().map(|lane| lane.0).collect();
     let rows = sqlx::query_file!(
         "src/store/pairs.sql",
         &lanes,
         interval(allowance.memory() + margin),
-        interval(allowance.refill + margin)
+        interval(allowance.refill + margin),
+        asked_at
     )
     .fetch_all(pool)
     .await?;

@@ -277,6 +277,7 @@ impl Sim {
             Action::CountPairs {
                 standing,
                 allowance,
+                ..
             } => {
                 let lanes: Vec<Lane> = standing.keys().copied().collect();
                 self.ask(

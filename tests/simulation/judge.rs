@@ -8,7 +8,7 @@ use std::{
 };
 
 use postrider::rules::{
-    job::{JobId, Lane},
+    job::{JobId, Lane, State},
     receipt::rank,
 };
 
@@ -28,6 +28,8 @@ pub(crate) enum Promise {
     NoDouble,
     NeverOverALimit,
     Consent,
+    /// Nobody gets what was cancelled.
+    Cancelled,
     Spending,
     StatusGoesForward,
     Liveness,
@@ -156,6 +158,14 @@ impl Judge {
         if !database.attempted.contains_key(&(job, attempt)) {
             let what = format!("attempt {attempt} of job {job} is not written");
             self.broken(Promise::WrittenBeforeSent, at, what);
+        }
+        if database
+            .dead
+            .get(&job)
+            .is_some_and(|dead| dead.state == State::Cancelled)
+        {
+            let what = format!("job {job} was cancelled");
+            self.broken(Promise::Cancelled, at, what);
         }
         if let Some((opted_in, Some(out))) = database.consents.get(&person)
             && out >= opted_in

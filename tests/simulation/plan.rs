@@ -157,6 +157,8 @@ pub(crate) struct Plan {
     pub(crate) mood: Mood,
     /// Dense stretches, with quiet ones between them.
     pub(crate) stretches: usize,
+    /// At most so much goes wrong in a dense stretch.
+    pub(crate) troubles: usize,
     /// Jobs a second in a dense stretch.
     pub(crate) density: f64,
     /// Share of the enqueueing transactions that commit late.
@@ -181,6 +183,7 @@ impl Plan {
             faults: FAULTS.into_iter().filter(|_| dice.chance(0.5)).collect(),
             mood: mood(dice),
             stretches: 1 + dice.below(4),
+            troubles: 6,
             density: dice.pick(&[0.5, 2.0, 8.0]),
             late_commits: dice.pick(&[0.0, 0.05, 0.3]),
         };
@@ -193,9 +196,10 @@ impl Plan {
     fn provoke(&mut self, sabotage: Sabotage) {
         let also: &[Fault] = match sabotage {
             Sabotage::AttemptAfterPost => &[Fault::Kill],
-            Sabotage::AttemptWithoutJoin => &[Fault::Cancel, Fault::Pause],
-            Sabotage::LeaseNotChecked => &[Fault::Freeze, Fault::DatabaseSlow],
-            Sabotage::TakeOverWithoutLock => &[Fault::Kill, Fault::DatabaseSlow],
+            Sabotage::AttemptWithoutJoin => &[Fault::Cancel, Fault::Consent, Fault::Pause],
+            Sabotage::LeaseNotChecked | Sabotage::TakeOverWithoutLock => {
+                &[Fault::Freeze, Fault::Kill, Fault::DatabaseSlow]
+            }
             Sabotage::UnknownAsFailed | Sabotage::FoldWithoutLattice => &[Fault::WebhookAway],
             Sabotage::CursorNeverBack => &[],
             Sabotage::LedgerNotRebuilt => &[Fault::Kill, Fault::Restart],
@@ -209,6 +213,15 @@ impl Plan {
                 self.mood.lost_after = self.mood.lost_after.max(0.1);
             }
             Sabotage::CursorNeverBack => self.late_commits = 0.3,
+            // What has to come together here is rare: much of it, and little else.
+            Sabotage::AttemptWithoutJoin
+            | Sabotage::LeaseNotChecked
+            | Sabotage::TakeOverWithoutLock => {
+                self.faults = also.to_vec();
+                self.instances = 3;
+                self.density = 8.0;
+                self.troubles = 40;
+            }
             Sabotage::LedgerNotRebuilt => {
                 for lane in &mut self.lanes {
                     lane.pool = Some(0);

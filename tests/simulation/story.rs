@@ -26,7 +26,7 @@ impl Sim {
         for _ in 0..self.plan.stretches {
             let lasts = self.dice.between(secs(5), secs(40));
             let jobs = (self.plan.density * lasts.as_secs_f64()) as usize;
-            let faults = 1 + self.dice.below(6);
+            let faults = 1 + self.dice.below(self.plan.troubles);
             self.stretch(at, lasts, jobs, faults);
             at += lasts;
             let lasts = self.dice.between(secs(10), secs(9 * 3_600));
@@ -179,7 +179,7 @@ impl Sim {
         match fault {
             Fault::Cancel => {
                 for _ in 0..5 {
-                    let id = JobId(self.dice.below(self.people.len() + 1) as i64);
+                    let id = self.any_job();
                     self.cancel(id);
                 }
             }
@@ -207,6 +207,21 @@ impl Sim {
             }
             _ => {}
         }
+    }
+
+    /// One that waits, or any that ever was.
+    fn any_job(&mut self) -> JobId {
+        let queued = self.database.queue.len();
+        if queued > 0 && self.dice.chance(0.8) {
+            let nth = self.dice.below(queued);
+            return *self
+                .database
+                .queue
+                .keys()
+                .nth(nth)
+                .expect("it is below their number");
+        }
+        JobId(self.dice.below(self.people.len() + 1) as i64)
     }
 
     fn cancel(&mut self, id: JobId) {

@@ -21,6 +21,10 @@ use crate::{
 
 /// Attempts are gathered for this long, so that one commit serves many; urgent jobs do not wait for it.
 const ATTEMPT_EVERY: Duration = Duration::from_millis(25);
+/// After a batch as large as this there is a rush, and the next is gathered for longer: a statement over twice as many
+/// jobs costs far less than two, and by the horizon no slot is missed.
+const RUSH: usize = 50;
+const ATTEMPT_EVERY_IN_A_RUSH: Duration = Duration::from_millis(60);
 /// Two commits overlap, so that one is gathered while the other is written.
 const COMMITS_MAX: usize = 2;
 /// Urgent jobs may commit beside them.
@@ -40,6 +44,8 @@ pub(super) struct Commits {
     pub(super) next_at: Duration,
     pub(super) running: usize,
     pub(super) urgent_running: usize,
+    /// Jobs of the last batch that was gathered.
+    gathered: usize,
     expected: Duration,
     expected_at: Duration,
 }
@@ -50,6 +56,15 @@ impl Commits {
         let half_lives =
             now.saturating_sub(self.expected_at).as_secs_f64() / COMMIT_HALF_LIFE.as_secs_f64();
         self.expected.mul_f64(0.5_f64.powf(half_lives))
+    }
+
+    /// How long the next batch is gathered.
+    fn every(&self) -> Duration {
+        if self.gathered >= RUSH {
+            ATTEMPT_EVERY_IN_A_RUSH
+        } else {
+            ATTEMPT_EVERY
+        }
     }
 
     fn took(&mut self, took: Duration, now: Duration) {
@@ -69,7 +84,7 @@ impl Worker {
             self.commits.urgent_running += usize::from(self.attempt_on(lanes, true, now, actions));
         }
         if self.may_attempt() && now.mono >= self.commits.next_at {
-            self.commits.next_at = now.mono + ATTEMPT_EVERY;
+            self.commits.next_at = now.mono + self.commits.every();
             let lanes = self.waiting_lanes.iter().copied().collect();
             self.commits.running += usize::from(self.attempt_on(lanes, false, now, actions));
         }
@@ -97,7 +112,7 @@ impl Worker {
         now: Now,
         actions: &mut Vec<Action>,
     ) -> bool {
-        let horizon = now.mono + ATTEMPT_EVERY + 2 * self.commits.expected(now.mono);
+        let horizon = now.mono + self.commits.every() + 2 * self.commits.expected(now.mono);
         let mut wanted = Vec::new();
         for lane in lanes {
             if !self
@@ -132,6 +147,9 @@ impl Worker {
                 self.commits.next_at = now.mono;
                 break;
             }
+        }
+        if !urgent {
+            self.commits.gathered = wanted.len();
         }
         if wanted.is_empty() {
             return false;

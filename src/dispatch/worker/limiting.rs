@@ -83,6 +83,7 @@ impl Worker {
             actions.push(Action::CountPairs {
                 standing,
                 allowance,
+                asked_at: now.wall,
             });
         }
         let open = self.limits.to_count();
