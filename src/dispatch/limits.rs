@@ -256,8 +256,8 @@ impl Limits {
             .is_some_and(|known| known.counting == Counting::Done)
     }
 
-    /// Whether the job may be attempted. Where it may, its room and its token are kept until [`Limits::keep`] or
-    /// [`Limits::release`].
+    /// Whether the job may be attempted. Where it may, room and a token are kept for it: until [`Limits::attempted`] or
+    /// [`Limits::release`] the one, until [`Limits::keep`], [`Limits::withdraw`] or [`Limits::release`] the other.
     pub fn admit(
         &mut self,
         lane: Lane,
@@ -283,10 +283,20 @@ impl Limits {
         Admission::Go
     }
 
-    /// The admitted job's slot has come: what was kept for it is taken.
+    /// The admitted job's attempt is committed, or may be: its room is taken, whether it is posted or not. Whoever takes over
+    /// counts attempts, and if others had got the room meanwhile, that count would let in more people than the limit.
+    pub fn attempted(&mut self, pool: Option<&PoolFacts>, job: &Prepared, now: Now) {
+        if job.counted
+            && let Some(pool) = pool.and_then(|pool| self.pools.get_mut(&pool.name))
+        {
+            pool.ledger.keep(job.recipient_hash, now.mono.into());
+        }
+    }
+
+    /// The attempted job's slot has come: its token is taken, and the person counts from now.
     ///
     /// # Errors
-    /// Why it may not go after all, and when to ask again. Nothing is kept for it then.
+    /// Why it may not go after all, and when to ask again. No token is kept for it then.
     pub fn keep(
         &mut self,
         lane: Lane,
@@ -303,7 +313,6 @@ impl Limits {
             ));
         }
         if let Err(free_at) = self.pairs.keep(pair, at) {
-            self.release_room(pool, job);
             return Err((
                 "the provider refused more messages to this person",
                 free_at.since(at),
@@ -312,18 +321,19 @@ impl Limits {
         if job.counted
             && let Some(pool) = pool.and_then(|pool| self.pools.get_mut(&pool.name))
         {
-            pool.ledger.keep(job.recipient_hash, at);
+            pool.ledger.take(job.recipient_hash, at);
         }
         Ok(())
     }
 
-    /// The admitted job is not posted.
-    pub fn release(&mut self, lane: Lane, pool: Option<&PoolFacts>, job: &Prepared) {
+    /// The attempted job is not posted.
+    pub fn withdraw(&mut self, lane: Lane, job: &Prepared) {
         self.pairs.release((lane, job.recipient_hash));
-        self.release_room(pool, job);
     }
 
-    fn release_room(&mut self, pool: Option<&PoolFacts>, job: &Prepared) {
+    /// The admitted job has no attempt, for certain.
+    pub fn release(&mut self, lane: Lane, pool: Option<&PoolFacts>, job: &Prepared) {
+        self.pairs.release((lane, job.recipient_hash));
         if job.counted
             && let Some(pool) = pool.and_then(|pool| self.pools.get_mut(&pool.name))
         {

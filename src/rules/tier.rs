@@ -9,12 +9,12 @@
 //!
 //! 1. Before the attempt, if its post would count: [`Ledger::ask`]. `Full` waits. Otherwise [`Ledger::promise`], so that
 //!    the next one asks about what is really left.
-//! 2. At the slot the service window is looked at again. A promised post that counts: [`Ledger::keep`]. A promised one
-//!    whose window has opened since, or that is not sent after all: [`Ledger::release`]. One without a promise whose
-//!    window has closed since: `ask` again, then [`Ledger::take`], or it is not sent.
+//! 2. When the attempt is committed, or may be: [`Ledger::keep`]. When it is certainly not: [`Ledger::release`].
+//! 3. At the slot, if its post counts then: [`Ledger::take`], so that the person counts from then.
 //!
 //! Room that was taken is not given back, whatever the provider answers: it does not say whether what it refused counts.
-//! After a take-over [`Ledger::rebuild`] reads what was posted in the last [`ROOM`].
+//! Nor is it when the post does not leave after all: after a take-over [`Ledger::rebuild`] reads the attempts of the last
+//! [`ROOM`], which do not tell, and that count must not hold more people than were let in.
 //!
 //! What this does not promise: when the limit falls, those already counted stay and promises made are kept, so the pool
 //! is above the new limit until enough of them leave; nobody new is let in before. A held message that was posted inside
@@ -146,20 +146,20 @@ impl Ledger {
         }
     }
 
-    /// Keeps room for a post to `person` until [`Ledger::keep`] or [`Ledger::release`], of which exactly one must follow,
-    /// in the same process. Several promises to one person take room once.
+    /// Keeps room for an attempt for `person` until [`Ledger::keep`] or [`Ledger::release`], of which exactly one must
+    /// follow, in the same process. Several promises to one person take room once.
     pub fn promise(&mut self, person: i64) {
         self.last.entry(person).or_insert(Moment::LONG_AGO);
         *self.promised.entry(person).or_default() += 1;
     }
 
-    /// The promised post leaves now.
+    /// The promised attempt is committed: its post may leave.
     pub fn keep(&mut self, person: i64, now: Moment) {
         self.end_promise(person);
         self.take(person, now);
     }
 
-    /// The promised post does not leave, or does not count.
+    /// The promised attempt is not committed.
     pub fn release(&mut self, person: i64) {
         self.end_promise(person);
         self.full_until = [Moment::LONG_AGO; Priority::ALL.len()];

@@ -265,6 +265,13 @@ impl Sim {
                     STATEMENT_MAX,
                     move |sim, now| Some(sim.database.posts(&lanes, now)),
                     move |sim, posts| {
+                        let people = posts.as_ref().map(Vec::len);
+                        sim.trace(|| {
+                            format!(
+                                "instance {} counts {people:?} people in {pool}",
+                                who.instance
+                            )
+                        });
                         let counted = Event::Counted {
                             pool,
                             standing,

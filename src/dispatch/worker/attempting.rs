@@ -190,6 +190,7 @@ impl Worker {
         self.commits.took(took, now.mono);
         let (mut lanes, mut paused): (Vec<Lane>, Vec<(Lane, Permitted)>) = Default::default();
         let lane_of: IdMap<JobId, Lane> = wanted.iter().map(|w| (w.id, w.lane)).collect();
+        let is_answered = permitted.is_some();
         for (id, at) in permitted.into_iter().flatten() {
             let Some(lane) = lane_of.get(&id).copied() else {
                 continue;
@@ -203,6 +204,7 @@ impl Worker {
             if let Some(known) = self.known.get_mut(&id) {
                 known.attempted_at = Some(at);
             }
+            self.limits.attempted(state.facts.pool.as_ref(), &job, now);
             lanes.push(lane);
             // Something may have been paused while the attempt was being committed. What waits was taken out then.
             if is_held(&self.holds, &state.facts, &job) {
@@ -216,7 +218,13 @@ impl Worker {
             if let Some(state) = self.lanes.get_mut(&lane)
                 && let Some(job) = state.attempting.remove(&id)
             {
-                self.limits.release(lane, state.facts.pool.as_ref(), &job);
+                let pool = state.facts.pool.as_ref();
+                if is_answered {
+                    self.limits.release(lane, pool, &job);
+                } else {
+                    self.limits.attempted(pool, &job, now);
+                    self.limits.withdraw(lane, &job);
+                }
                 self.forget(id);
             }
         }

@@ -174,15 +174,11 @@ impl Worker {
         why: &str,
         now: Now,
     ) {
-        let pool = self
-            .lanes
-            .get(&lane)
-            .and_then(|state| state.facts.pool.clone());
         for id in waiting {
             self.forget(id);
         }
         for job in ready {
-            self.limits.release(lane, pool.as_ref(), &job.job);
+            self.limits.withdraw(lane, &job.job);
             self.outbox.push(
                 settlement::not_sent(&job.attempt(), why, now.wall, now.wall),
                 now.mono,

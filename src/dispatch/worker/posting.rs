@@ -86,13 +86,13 @@ impl Worker {
                 && !next.job.is_probe
             {
                 state.pacer.stayed();
-                self.limits.release(lane, pool, &next.job);
+                self.limits.withdraw(lane, &next.job);
                 self.outbox.push(
                     not_sent(&next.attempt(), reason, now.wall, now.wall),
                     now.mono,
                 );
             } else if expired {
-                self.limits.release(lane, pool, &next.job);
+                self.limits.withdraw(lane, &next.job);
                 // It stays due, and the sweep tells that its validity ended.
                 let why = "its validity ended before a slot was free";
                 self.outbox

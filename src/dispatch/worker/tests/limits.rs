@@ -274,6 +274,24 @@ fn a_job_that_is_not_permitted_gives_its_room_back() {
     assert_eq!(bench.look_and_send(others).len(), 9);
 }
 
+/// Whoever takes over counts it: others must not have got its room meanwhile.
+#[test]
+fn a_job_of_which_nobody_knows_whether_its_attempt_is_committed_keeps_its_room() {
+    let mut bench = limited(10, &[]);
+    let jobs = bench.normal(0..9);
+    let wanted = attempts(&bench.look(jobs));
+    let uncertain = wanted.len();
+    assert!(uncertain > 0);
+    bench.tell(Event::Attempted {
+        urgent: false,
+        wanted,
+        permitted: None,
+        took: Duration::from_secs(5),
+    });
+    let others = bench.normal(20..40);
+    assert_eq!(bench.look_and_send(others).len(), 9 - uncertain);
+}
+
 #[test]
 fn the_forty_sixth_message_to_a_person_is_put_off_and_those_to_others_go() {
     let mut bench = limited(1_000, &[]);
