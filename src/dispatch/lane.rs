@@ -66,6 +66,8 @@ pub struct Permitted {
     pub job: Prepared,
     /// When the attempt was committed.
     pub at: DateTime<Utc>,
+    /// From then on what was checked when the attempt was made is no longer fresh, and it is not posted.
+    pub fresh_until: Duration,
 }
 
 impl Permitted {
@@ -333,6 +335,24 @@ impl LaneState {
         self.slot_turns
             .took(priority, |priority| !ready[priority as usize].is_empty());
         self.ready[priority as usize].pop_front()
+    }
+
+    /// Takes the jobs whose checks are no longer fresh.
+    pub fn take_stale(&mut self, now: Duration) -> Vec<Permitted> {
+        let mut stale = Vec::new();
+        for ready in &mut self.ready {
+            while let Some(job) = ready.pop_front_if(|job| job.fresh_until <= now) {
+                stale.push(job);
+            }
+        }
+        stale
+    }
+
+    /// When the first job that waits for a slot is no longer fresh.
+    #[must_use]
+    pub fn stale_at(&self) -> Option<Duration> {
+        let first = self.ready.iter().filter_map(VecDeque::front);
+        first.map(|job| job.fresh_until).min()
     }
 
     /// Empties the lane: the ids of jobs without an attempt, and the jobs whose attempt is committed but not used. What is

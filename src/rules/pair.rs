@@ -28,8 +28,8 @@ use super::{job::Lane, moment::Moment, retry::pair_wait};
 /// A number and a person, the latter by their keyed hash.
 pub type Pair = (Lane, i64);
 
-/// How long after its slot a message reaches the provider, at most, for what is promised here to hold there too: 3 s in
-/// which it must be written, and one on the wire. No more than a refill counts.
+/// How long after its slot a message reaches the provider, at most, for what is promised here to hold there too: 2 s in
+/// which it must be written, and two on the wire. No more than a refill counts.
 pub const LAG: Duration = Duration::from_secs(4);
 
 /// What a pair may do.

@@ -25,6 +25,10 @@ const ATTEMPT_EVERY: Duration = Duration::from_millis(25);
 /// jobs costs far less than two, and by the horizon no slot is missed.
 const RUSH: usize = 50;
 const ATTEMPT_EVERY_IN_A_RUSH: Duration = Duration::from_millis(60);
+/// For so long after it was asked for, an attempt may be posted: a consent that was withdrawn earlier than this holds.
+const FRESH_FOR: Duration = Duration::from_secs(2);
+/// An urgent job is attempted so long before its slot, at most, on a number that posts seldom: it would not be fresh then.
+const URGENT_AHEAD: Duration = Duration::from_secs(1);
 /// Two commits overlap, so that one is gathered while the other is written.
 const COMMITS_MAX: usize = 2;
 /// Urgent jobs may commit beside them.
@@ -126,7 +130,7 @@ impl Worker {
                 continue;
             };
             let shard = state.facts.shard;
-            for _ in 0..wanted_now(state, horizon) {
+            for _ in 0..wanted_now(state, horizon, now.mono) {
                 let (limits, breakers) = (&mut self.limits, &mut self.breakers);
                 let Some(job) = next_admitted(state, lane, limits, breakers, &mut self.outbox, now)
                 else {
@@ -191,6 +195,7 @@ impl Worker {
         let (mut lanes, mut paused): (Vec<Lane>, Vec<(Lane, Permitted)>) = Default::default();
         let lane_of: IdMap<JobId, Lane> = wanted.iter().map(|w| (w.id, w.lane)).collect();
         let is_answered = permitted.is_some();
+        let fresh_until = (now.mono + FRESH_FOR).saturating_sub(took);
         for (id, at) in permitted.into_iter().flatten() {
             let Some(lane) = lane_of.get(&id).copied() else {
                 continue;
@@ -207,10 +212,17 @@ impl Worker {
             self.limits.attempted(state.facts.pool.as_ref(), &job, now);
             lanes.push(lane);
             // Something may have been paused while the attempt was being committed. What waits was taken out then.
-            if is_held(&self.holds, &state.facts, &job) {
-                paused.push((lane, Permitted { job, at }));
+            let is_held = is_held(&self.holds, &state.facts, &job);
+            let priority = job.priority as usize;
+            let permitted = Permitted {
+                job,
+                at,
+                fresh_until,
+            };
+            if is_held {
+                paused.push((lane, permitted));
             } else {
-                state.ready[job.priority as usize].push_back(Permitted { job, at });
+                state.ready[priority].push_back(permitted);
             }
         }
         // What came not back may not be posted: it is forgotten, and the next look sees what became of it.
@@ -247,13 +259,14 @@ impl Worker {
 }
 
 /// For how many more jobs of a lane there will be slots at the horizon, beside those that are under way already.
-fn wanted_now(state: &LaneState, horizon: Duration) -> usize {
+fn wanted_now(state: &LaneState, horizon: Duration, now: Duration) -> usize {
     let under_way = state.in_pipeline();
     let slots = state
         .pacer
         .slots_until(horizon, under_way + state.waiting());
-    // An urgent job always has one attempt under way, whatever the slots say: it takes the next one.
-    let urgent = usize::from(state.lacks_urgent_attempt());
+    // An urgent job has one attempt under way, whatever else has: it takes the next slot.
+    let urgent = state.lacks_urgent_attempt() && state.pacer.slots_until(now + URGENT_AHEAD, 1) > 0;
+    let urgent = usize::from(urgent);
     slots.saturating_sub(under_way).max(urgent)
 }
 

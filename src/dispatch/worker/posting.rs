@@ -23,8 +23,8 @@ use crate::{
     store::people::{Link, LinkSource},
 };
 
-/// A request that found no connection for so long goes back to the queue: what was checked is no longer fresh.
-const WRITTEN_WITHIN: Duration = Duration::from_secs(3);
+/// Why a job goes back to the queue whose attempt waited too long, for a slot or for a connection.
+const STALE: &str = "what was checked before was no longer fresh";
 /// With every connection in use, the next look at the due lanes.
 const CROWDED_WAIT: Duration = Duration::from_millis(2);
 
@@ -56,11 +56,14 @@ impl Worker {
 
     /// Posts what the lane's slots allow now; returns when it may post next, if it has anything left.
     fn post_on(&mut self, lane: Lane, now: Now, actions: &mut Vec<Action>) -> Option<Duration> {
+        let stale = self.lanes.get_mut(&lane)?.take_stale(now.mono);
+        self.give_up(lane, Vec::new(), stale, STALE, now);
         loop {
             let state = self.lanes.get(&lane)?;
             let priority = state.next_to_post()?;
             if state.hold_until > now.mono {
-                return Some(state.hold_until);
+                let stale_at = state.stale_at().unwrap_or(Duration::MAX);
+                return Some(state.hold_until.min(stale_at));
             }
             if self.stopped(lane, now).is_some() {
                 self.relinquish(lane, now);
@@ -134,7 +137,10 @@ impl Worker {
             sender: state.facts.sender.clone(),
             body,
             callback,
-            not_after: self.leases.deadline.min(now.boot + WRITTEN_WITHIN),
+            not_after: self
+                .leases
+                .deadline
+                .min(now.boot + next.fresh_until.saturating_sub(now.mono)),
             expires_at: next.job.expires_at,
         });
         let flight = Flight {

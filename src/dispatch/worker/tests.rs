@@ -569,6 +569,30 @@ fn a_throttle_holds_its_number_and_no_other() {
     );
 }
 
+/// Somebody may have withdrawn their consent since: the attempt statement asks again.
+#[test]
+fn a_job_that_waited_for_its_slot_for_two_seconds_after_its_attempt_is_attempted_again() {
+    let mut bench = Bench::new(10.0);
+    let jobs: Vec<Seen> = (7..9)
+        .map(|id| bench.seen(id, LANE, Priority::Normal))
+        .collect();
+    let wanted = attempts(&bench.look(jobs));
+    let posted = posts(&bench.permit(&wanted));
+    assert_eq!(posted, [JobId(7)], "the other waits for its slot");
+    // The number is throttled for longer than that.
+    bench.answer(JobId(7), error(130_429));
+    bench.settled();
+    let waited = bench.wait(Duration::from_secs(2));
+    assert!(posts(&waited).is_empty());
+    let batch = bench.settled();
+    let back: Vec<_> = batch
+        .waiting
+        .iter()
+        .map(|job| (job.id, job.spends))
+        .collect();
+    assert_eq!(back, [(JobId(8), false)]);
+}
+
 #[test]
 fn a_job_that_expired_before_its_slot_is_not_posted() {
     let mut bench = Bench::new(10.0);
