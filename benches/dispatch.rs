@@ -100,10 +100,11 @@ async fn client_alone() -> anyhow::Result<()> {
     };
     let client = std::sync::Arc::new(Client::new(&endpoint)?);
     let token = SecretString::from(setup.accounts[0].token.clone());
+    let credentials = client.credentials(&token)?;
     let senders = setup
         .numbers
         .iter()
-        .map(|n| client.sender(&n.id, &token))
+        .map(|n| client.sender(&n.id, &credentials))
         .collect::<Result<Vec<_>, _>>()?;
     let senders = std::sync::Arc::new(senders);
     let jobs: usize = env("JOBS", 100_000);

@@ -55,7 +55,9 @@ fn token() -> SecretString {
 
 async fn post_to(endpoint: &Endpoint) -> Reply {
     let client = Client::new(endpoint).unwrap();
-    let sender = client.sender("106", &token()).unwrap();
+    let sender = client
+        .sender("106", &client.credentials(&token()).unwrap())
+        .unwrap();
     client
         .post(&sender, Bytes::from_static(BODY.as_bytes()), || true)
         .await
@@ -210,7 +212,9 @@ async fn a_connection_closed_after_the_request_is_no_answer_and_not_repeated() {
 async fn a_reused_connection_that_closes_on_a_request_is_no_answer_and_not_repeated() {
     let peer = Peer::answering(|nth| (nth == 1).then(|| http("200 OK", "", TAKEN))).await;
     let client = Client::new(&peer.endpoint()).unwrap();
-    let sender = client.sender("106", &token()).unwrap();
+    let sender = client
+        .sender("106", &client.credentials(&token()).unwrap())
+        .unwrap();
     let body = Bytes::from_static(BODY.as_bytes());
     assert!(is_taken(
         &client.post(&sender, body.clone(), || true).await.answer
@@ -224,7 +228,9 @@ async fn a_reused_connection_that_closes_on_a_request_is_no_answer_and_not_repea
 async fn a_request_that_is_too_late_when_a_connection_is_free_is_kept_back() {
     let peer = Peer::answering(|_| Some(http("200 OK", "", TAKEN))).await;
     let client = Client::new(&peer.endpoint()).unwrap();
-    let sender = client.sender("106", &token()).unwrap();
+    let sender = client
+        .sender("106", &client.credentials(&token()).unwrap())
+        .unwrap();
     let body = Bytes::from_static(BODY.as_bytes());
     let answer = client.post(&sender, body.clone(), || false).await.answer;
     assert!(matches!(answer, Answer::NotSent { .. }), "{answer:?}");
@@ -236,7 +242,9 @@ async fn a_request_that_is_too_late_when_a_connection_is_free_is_kept_back() {
 async fn leave_is_asked_only_when_there_is_a_connection() {
     let unreachable = endpoint("http://127.0.0.1:1".to_owned());
     let client = Client::new(&unreachable).unwrap();
-    let sender = client.sender("106", &token()).unwrap();
+    let sender = client
+        .sender("106", &client.credentials(&token()).unwrap())
+        .unwrap();
     let asked = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&asked);
     let leave = move || {
@@ -393,7 +401,9 @@ async fn messages_go_over_http2_from_several_clients() {
         ..serve(router).await
     };
     let client = Client::new(&endpoint).unwrap();
-    let sender = client.sender("106", &token()).unwrap();
+    let sender = client
+        .sender("106", &client.credentials(&token()).unwrap())
+        .unwrap();
     for _ in 0..7 {
         let answer = client
             .post(&sender, Bytes::from_static(BODY.as_bytes()), || true)

@@ -19,7 +19,7 @@ use super::{
     world::{LaneFacts, PoolFacts, World},
 };
 use crate::{
-    channel::whatsapp::{Client, Sender},
+    channel::whatsapp::{Client, Credentials, Sender},
     clock,
     rules::{
         breaker::{Stop, Target},
@@ -108,7 +108,7 @@ impl Knowing {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = self.changed.notified() => {}
-                _ = self.guide.changed() => picture.senders.clear(),
+                _ = self.guide.changed() => picture.forget_senders(),
                 () = tokio::time::sleep(again_in) => {}
             }
         }
@@ -153,6 +153,8 @@ struct Picture {
     heard: HashSet<i64>,
     templates: HashMap<String, HashMap<TemplateName, Arc<Template>>>,
     senders: HashMap<String, Arc<Sender>>,
+    /// By account.
+    credentials: HashMap<String, Credentials>,
 }
 
 impl Picture {
@@ -164,6 +166,7 @@ impl Picture {
             heard: HashSet::new(),
             templates: HashMap::new(),
             senders: HashMap::new(),
+            credentials: HashMap::new(),
         }
     }
 
@@ -207,10 +210,10 @@ impl Picture {
                 let sender = self.sender(number, guide, client)?;
                 Some((
                     number.lane,
-                    LaneFacts {
+                    Arc::new(LaneFacts {
                         pool: pool(number, limit_per_number, guide.share),
                         ..lane_facts(number, sender, &facts.pauses, guide)
-                    },
+                    }),
                 ))
             })
             .collect();
@@ -230,6 +233,12 @@ impl Picture {
         }
     }
 
+    /// Tokens may have changed.
+    fn forget_senders(&mut self) {
+        self.senders.clear();
+        self.credentials.clear();
+    }
+
     /// Where the number's requests go; made once. Without a token there is nowhere to go.
     fn sender(
         &mut self,
@@ -241,7 +250,16 @@ impl Picture {
             return Some(Arc::clone(sender));
         }
         let token = guide.tokens.get(&number.waba_id)?;
-        match client.sender(&number.phone_number_id, token) {
+        let credentials = match self.credentials.get(&number.waba_id) {
+            Some(known) => Ok(known.clone()),
+            None => client.credentials(token),
+        };
+        let sender = credentials.and_then(|credentials| {
+            let sender = client.sender(&number.phone_number_id, &credentials);
+            self.credentials.insert(number.waba_id.clone(), credentials);
+            sender
+        });
+        match sender {
             Ok(sender) => {
                 let sender = Arc::new(sender);
                 self.senders

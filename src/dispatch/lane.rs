@@ -1,6 +1,6 @@
 //! One number's jobs in memory, from the look to the wire.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 
@@ -154,7 +154,7 @@ pub type ByPriority<T> = [T; Priority::ALL.len()];
 #[derive(Debug)]
 pub struct LaneState {
     /// What the provider and the configuration say of the number.
-    pub facts: LaneFacts,
+    pub facts: Arc<LaneFacts>,
     /// When it may post.
     pub pacer: Pacer,
     /// Passed the gate, without an attempt.
@@ -190,7 +190,12 @@ pub struct LaneState {
 impl LaneState {
     /// An empty lane.
     #[must_use]
-    pub fn new(facts: LaneFacts, jitter_allowance: Duration, hand: &Hand, now: Duration) -> Self {
+    pub fn new(
+        facts: Arc<LaneFacts>,
+        jitter_allowance: Duration,
+        hand: &Hand,
+        now: Duration,
+    ) -> Self {
         Self {
             pacer: Pacer::new(facts.rate, jitter_allowance, hand),
             tempo: Tempo::new(facts.rate),

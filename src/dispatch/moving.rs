@@ -164,10 +164,11 @@ fn tell_end(lane: Lane, stop: &Stop, world: &World) {
 
 /// Lanes that can take jobs of others.
 fn usable(world: &World, blocked: &HashSet<Lane>) -> Vec<Lane> {
-    let can_send = |(lane, facts): (&Lane, &super::world::LaneFacts)| {
-        (facts.stopped.is_none() && !blocked.contains(lane)).then_some(*lane)
-    };
-    world.lanes.iter().filter_map(can_send).collect()
+    let lanes = world.lanes.iter();
+    lanes
+        .filter(|(lane, facts)| facts.stopped.is_none() && !blocked.contains(lane))
+        .map(|(lane, _)| *lane)
+        .collect()
 }
 
 /// Lanes that cannot send.
@@ -267,6 +268,7 @@ mod tests {
         };
         let client = Client::new(&endpoint).expect("a client");
         let token = SecretString::from("token");
+        let credentials = client.credentials(&token).expect("credentials");
         let facts = LaneFacts {
             phone_number_id: "100".into(),
             account: "waba".into(),
@@ -276,10 +278,10 @@ mod tests {
             refilled_at: DateTime::UNIX_EPOCH,
             stopped: stopped.map(str::to_owned),
             pool: None,
-            sender: Arc::new(client.sender("100", &token).expect("a sender")),
+            sender: Arc::new(client.sender("100", &credentials).expect("a sender")),
         };
         World {
-            lanes: [(LANE, facts)].into_iter().collect(),
+            lanes: [(LANE, Arc::new(facts))].into_iter().collect(),
             ..World::default()
         }
     }

@@ -27,7 +27,7 @@ pub struct World {
     /// What becomes of line breaks and runs of blanks in parameters.
     pub whitespace: Whitespace,
     /// Every number that the configuration names.
-    pub lanes: IdMap<Lane, LaneFacts>,
+    pub lanes: IdMap<Lane, Arc<LaneFacts>>,
     /// Whether each number has a messaging limit of its own; else all numbers of a portfolio share one.
     pub limit_per_number: bool,
     /// What the provider's word stopped; its time may be over.

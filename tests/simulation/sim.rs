@@ -172,6 +172,8 @@ impl Sim {
             }
         }
         if was_heard {
+            // An outage that has just ended ends with a proof, like any other.
+            self.database.way.beat(before);
             self.database.way.seen_at = Some(now);
         }
         for instance in 0..self.fleet.len() {

@@ -154,6 +154,7 @@ impl Sim {
             }
             Fault::WebhookAway => {
                 let until = self.now + self.dice.between(secs(1), secs(1_200));
+                self.trace(|| format!("no receipt is heard until {until:?}"));
                 self.webhook_away_until = self.webhook_away_until.max(until);
                 // Time is not skipped over its end.
                 self.agenda.at(until, |_| {});

@@ -91,8 +91,9 @@ fn sender() -> Sender {
         clients: 1,
     };
     let client = Client::new(&endpoint).expect("a client");
+    let credentials = client.credentials(&SecretString::from("token"));
     client
-        .sender("100", &SecretString::from("token"))
+        .sender("100", &credentials.expect("credentials"))
         .expect("a sender")
 }
 
@@ -122,7 +123,7 @@ impl Sim {
         World {
             installation: INSTALLATION.to_owned(),
             lanes: lanes
-                .map(|lane| (lane.lane, self.lane_facts(lane)))
+                .map(|lane| (lane.lane, Arc::new(self.lane_facts(lane))))
                 .collect(),
             pair: self.plan.pair,
             kinds: self.backdrop.kinds.clone(),

@@ -5,7 +5,10 @@
 //! is the former. Everything after that, however unlikely it is that the provider saw the request, is no answer.
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -41,8 +44,12 @@ pub struct Client {
 #[derive(Debug, Clone)]
 pub struct Sender {
     url: Url,
-    headers: HeaderMap,
+    credentials: Credentials,
 }
+
+/// What an account's requests carry; its numbers share it.
+#[derive(Debug, Clone)]
+pub struct Credentials(Arc<HeaderMap>);
 
 /// What came of one request.
 #[derive(Debug)]
@@ -70,19 +77,24 @@ impl Client {
         })
     }
 
-    /// A number to send from.
-    pub fn sender(
-        &self,
-        phone_number_id: &str,
-        token: &SecretString,
-    ) -> Result<Sender, ClientError> {
+    /// What the requests of an account with this token carry.
+    pub fn credentials(&self, token: &SecretString) -> Result<Credentials, ClientError> {
         let (name, value) = self.endpoint.credentials(token)?;
         let mut headers = HeaderMap::new();
         headers.insert(name, value);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Ok(Credentials(Arc::new(headers)))
+    }
+
+    /// A number to send from.
+    pub fn sender(
+        &self,
+        phone_number_id: &str,
+        credentials: &Credentials,
+    ) -> Result<Sender, ClientError> {
         Ok(Sender {
             url: self.endpoint.url(&[phone_number_id, "messages"])?,
-            headers,
+            credentials: credentials.clone(),
         })
     }
 
@@ -97,7 +109,7 @@ impl Client {
         let started = Instant::now();
         let (letter, trace) = Letter::new(body, leave);
         let mut request = Request::new(Method::POST, sender.url.clone());
-        *request.headers_mut() = sender.headers.clone();
+        *request.headers_mut() = HeaderMap::clone(&sender.credentials.0);
         *request.body_mut() = Some(reqwest::Body::wrap(letter));
         let mut reply = match self.client().execute(request).await {
             Ok(response) => self.read(response).await,

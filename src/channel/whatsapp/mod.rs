@@ -8,5 +8,5 @@ mod usage;
 
 pub use super::endpoint::{ClientError, Endpoint};
 pub(super) use answer::coded_error;
-pub use client::{Client, Reply, Sender};
+pub use client::{Client, Credentials, Reply, Sender};
 pub use usage::Usage;

@@ -80,7 +80,8 @@ pub struct Worker {
     world: Arc<World>,
     holds: Arc<Holds>,
     leases: Leases,
-    lanes: IdMap<Lane, LaneState>,
+    /// Each in a place of its own, so that the free places of the map are small.
+    lanes: IdMap<Lane, Box<LaneState>>,
     /// Every job in memory, from the look until its outcome is written, with the time of its attempt.
     known: IdMap<JobId, Known>,
     in_flight: IdMap<JobId, Flight>,

@@ -34,17 +34,17 @@ impl Worker {
                 continue;
             }
             let state = self.lanes.entry(*lane).or_insert_with(|| {
-                LaneState::new(
-                    facts.clone(),
+                Box::new(LaneState::new(
+                    Arc::clone(facts),
                     self.settings.jitter_allowance,
                     &self.hand,
                     now.mono,
-                )
+                ))
             });
             state.set_rate(facts.rate);
             state.set_floor(self.world.floor);
             let refilled = state.facts.refilled_at < facts.refilled_at;
-            state.facts = facts.clone();
+            state.facts = Arc::clone(facts);
             if released || refilled {
                 // Jobs that were held were passed over, and jobs of another number may have moved here: they stand
                 // before the cursor.
@@ -71,7 +71,7 @@ impl Worker {
             let Some(state) = self.lanes.get_mut(&lane) else {
                 continue;
             };
-            let facts = state.facts.clone();
+            let facts = Arc::clone(&state.facts);
             let (waiting, ready) = state.withdraw(|job| is_held(&self.holds, &facts, job));
             if state.waiting() == 0 {
                 self.waiting_lanes.remove(&lane);

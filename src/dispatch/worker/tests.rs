@@ -48,8 +48,9 @@ fn lane_facts(rate: f64) -> LaneFacts {
         clients: 1,
     };
     let client = Client::new(&endpoint).expect("a client");
+    let credentials = client.credentials(&SecretString::from("token"));
     let sender = client
-        .sender("100", &SecretString::from("token"))
+        .sender("100", &credentials.expect("credentials"))
         .expect("a sender");
     LaneFacts {
         phone_number_id: "100".into(),
@@ -77,7 +78,7 @@ fn world(rate: f64) -> World {
         installation: "test".into(),
         lanes: [LANE, OTHER]
             .into_iter()
-            .map(|lane| (lane, lane_facts(rate)))
+            .map(|lane| (lane, Arc::new(lane_facts(rate))))
             .collect(),
         kinds: [(
             "order".into(),
@@ -144,6 +145,11 @@ impl Bench {
         self.turn(actions)
     }
 
+    /// What is known of the lane.
+    fn lane(&mut self) -> &mut LaneFacts {
+        Arc::make_mut(self.world.lanes.get_mut(&LANE).expect("the lane"))
+    }
+
     fn wait(&mut self, time: Duration) -> Vec<Action> {
         self.mono += time;
         self.turn(Vec::new())
@@ -195,7 +201,7 @@ impl Bench {
     }
 
     fn stop_lane(&mut self, why: Option<&str>) -> Vec<Action> {
-        self.world.lanes.get_mut(&LANE).expect("the lane").stopped = why.map(str::to_owned);
+        self.lane().stopped = why.map(str::to_owned);
         self.show_world()
     }
 
@@ -728,7 +734,7 @@ fn a_number_whose_shard_moved_to_another_worker_is_left_alone() {
     let mut bench = Bench::new(10.0);
     bench.worker.settings.workers = 2;
     bench.lease_until(Duration::from_secs(3_600));
-    bench.world.lanes.get_mut(&LANE).expect("the lane").shard = 1;
+    bench.lane().shard = 1;
     bench.show_world();
     let job = bench.seen(7, LANE, Priority::Normal);
     assert!(attempts(&bench.look(vec![job])).is_empty());
@@ -986,7 +992,7 @@ fn a_lane_that_took_over_jobs_of_another_is_read_from_the_head() {
     bench.look(vec![job]);
     assert_ne!(bench.cursors(Priority::Normal)[0].after, HEAD);
     let refilled_at = wall(bench.mono);
-    bench.world.lanes.get_mut(&LANE).expect("it").refilled_at = refilled_at;
+    bench.lane().refilled_at = refilled_at;
     bench.show_world();
     assert_eq!(bench.cursors(Priority::Normal)[0].after, HEAD);
 }

@@ -35,7 +35,7 @@ impl Bench {
             urgent_reserve: 0.1,
         };
         for facts in self.world.lanes.values_mut() {
-            facts.pool = Some(PoolFacts {
+            Arc::make_mut(facts).pool = Some(PoolFacts {
                 name: "portfolio".into(),
                 limit,
             });
@@ -49,7 +49,10 @@ impl Bench {
 
     fn set_limit_of(&mut self, name: &str, recipients: u32) {
         for facts in self.world.lanes.values_mut() {
-            let pool = facts.pool.as_mut().filter(|pool| &*pool.name == name);
+            let pool = Arc::make_mut(facts)
+                .pool
+                .as_mut()
+                .filter(|pool| &*pool.name == name);
             if let Some(pool) = pool {
                 pool.limit.recipients = Some(recipients);
             }
@@ -341,7 +344,7 @@ fn burst(bench: &mut Bench) -> usize {
 fn taken_over(got_before: Option<Vec<(Pair, u32)>>) -> (Bench, Vec<Action>) {
     let mut bench = limited(1_000, &[]);
     for facts in bench.world.lanes.values_mut() {
-        facts.pool = None;
+        Arc::make_mut(facts).pool = None;
     }
     bench.show_world();
     bench.got_before = got_before;
@@ -463,7 +466,7 @@ fn two_portfolios(recipients: u32) -> Bench {
     let mut bench = limited(recipients, &[]);
     for (lane, name) in [(LANE, "portfolio"), (OTHER, "other portfolio")] {
         let facts = bench.world.lanes.get_mut(&lane).expect("a lane");
-        facts.pool.as_mut().expect("a pool").name = name.into();
+        Arc::make_mut(facts).pool.as_mut().expect("a pool").name = name.into();
     }
     bench.show_world();
     for (lane, name) in [(LANE, "portfolio"), (OTHER, "other portfolio")] {

@@ -26,7 +26,7 @@ fn took<T>(what: &str, each: usize, make: impl FnOnce() -> T) -> (T, usize) {
 }
 
 /// As many numbers as the daemon would know, each with a request of its own to make.
-fn numbers() -> IdMap<Lane, LaneFacts> {
+fn numbers() -> IdMap<Lane, Arc<LaneFacts>> {
     let facts = lane_facts(10.0);
     let account: Arc<str> = "102290129340398".into();
     let endpoint = Endpoint {
@@ -41,6 +41,7 @@ fn numbers() -> IdMap<Lane, LaneFacts> {
     };
     let client = Client::new(&endpoint).expect("a client");
     let token = SecretString::from("EAAG".repeat(50));
+    let credentials = client.credentials(&token).expect("credentials");
     let limit = Limit {
         recipients: Some(100_000),
         elsewhere: 0,
@@ -49,7 +50,9 @@ fn numbers() -> IdMap<Lane, LaneFacts> {
     };
     let number = |n| {
         let phone_number_id = format!("1065403522{n:05}");
-        let sender = client.sender(&phone_number_id, &token).expect("a sender");
+        let sender = client
+            .sender(&phone_number_id, &credentials)
+            .expect("a sender");
         let facts = LaneFacts {
             phone_number_id,
             account: Arc::clone(&account),
@@ -60,7 +63,7 @@ fn numbers() -> IdMap<Lane, LaneFacts> {
             }),
             ..facts.clone()
         };
-        (Lane(n), facts)
+        (Lane(n), Arc::new(facts))
     };
     (1..=LANES).map(number).collect()
 }
