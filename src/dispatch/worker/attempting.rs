@@ -27,6 +27,8 @@ const RUSH: usize = 50;
 const ATTEMPT_EVERY_IN_A_RUSH: Duration = Duration::from_millis(60);
 /// For so long after it was asked for, an attempt may be posted: a consent that was withdrawn earlier than this holds.
 const FRESH_FOR: Duration = Duration::from_secs(2);
+/// The smallest batch is one of 15.
+const HALVED_MAX: u32 = 6;
 /// An urgent job is attempted so long before its slot, at most, on a number that posts seldom: it would not be fresh then.
 const URGENT_AHEAD: Duration = Duration::from_secs(1);
 /// Two commits overlap, so that one is gathered while the other is written.
@@ -50,6 +52,8 @@ pub(super) struct Commits {
     pub(super) urgent_running: usize,
     /// Jobs of the last batch that was gathered.
     gathered: usize,
+    /// How often the largest batch is halved.
+    halved: u32,
     expected: Duration,
     expected_at: Duration,
 }
@@ -71,7 +75,17 @@ impl Commits {
         }
     }
 
+    /// Jobs in a batch, at most. What a slow database takes too long over is no longer fresh when it is permitted, so a batch
+    /// that took long is followed by smaller ones.
+    fn most(&self) -> usize {
+        BATCH_MAX >> self.halved
+    }
+
     fn took(&mut self, took: Duration, now: Duration) {
+        self.halved = match took > FRESH_FOR / 2 {
+            true => (self.halved + 1).min(HALVED_MAX),
+            false => self.halved.saturating_sub(1),
+        };
         self.expected = self.expected(now).max(took).min(COMMIT_EXPECTED_MAX);
         self.expected_at = now;
     }
@@ -130,7 +144,8 @@ impl Worker {
                 continue;
             };
             let shard = state.facts.shard;
-            for _ in 0..wanted_now(state, horizon, now.mono) {
+            let room = self.commits.most().saturating_sub(wanted.len());
+            for _ in 0..wanted_now(state, horizon, now.mono).min(room) {
                 let (limits, breakers) = (&mut self.limits, &mut self.breakers);
                 let Some(job) = next_admitted(state, lane, limits, breakers, &mut self.outbox, now)
                 else {
@@ -147,7 +162,7 @@ impl Worker {
             if state.parked() > 0 {
                 self.parked_lanes.insert(lane);
             }
-            if wanted.len() >= BATCH_MAX {
+            if wanted.len() >= self.commits.most() {
                 self.commits.next_at = now.mono;
                 break;
             }

@@ -599,6 +599,37 @@ fn a_job_that_waited_for_its_slot_for_two_seconds_after_its_attempt_is_attempted
     assert_eq!(back, [(JobId(8), false)]);
 }
 
+/// What a slow database permits too late is not posted: without this it would permit nothing in time, for ever.
+#[test]
+fn batches_that_take_the_database_long_get_smaller_until_they_do_not() {
+    let mut bench = Bench::new(1_000.0);
+    let mut next_batch = |from: i64, took: Duration| {
+        let jobs = (from..from + 800).map(|id| bench.seen(id, LANE, Priority::Normal));
+        let jobs = jobs.collect();
+        bench.mono += Duration::from_secs(2);
+        let mut wanted = attempts(&bench.look(jobs));
+        let size = wanted.len();
+        // Not permitted, so that the next batch finds all slots free.
+        while !wanted.is_empty() {
+            let actions = bench.tell(Event::Attempted {
+                urgent: false,
+                wanted,
+                permitted: Some(Vec::new()),
+                took,
+            });
+            wanted = attempts(&actions);
+            wanted.extend(attempts(&bench.wait(Duration::from_millis(100))));
+        }
+        size
+    };
+    let sizes = [0, 1, 2].map(|round| next_batch(1_000 * round, Duration::from_millis(1_500)));
+    println!("{sizes:?}");
+    assert!(sizes[0] > 500, "{sizes:?}");
+    assert!(sizes[1] <= 500 && sizes[2] <= 250, "{sizes:?}");
+    let again = [3, 4, 5, 6, 7].map(|round| next_batch(1_000 * round, Duration::from_millis(5)));
+    assert!(again[4] > 500, "{again:?}");
+}
+
 #[test]
 fn a_job_that_expired_before_its_slot_is_not_posted() {
     let mut bench = Bench::new(10.0);

@@ -71,7 +71,7 @@ fn numbers() -> IdMap<Lane, Arc<LaneFacts>> {
 /// `cargo nextest run --lib --run-ignored only --no-capture memory`
 #[test]
 #[ignore = "measures the memory of its process, which nothing else may use meanwhile"]
-fn a_number_needs_less_than_four_kilobytes_and_a_recipient_less_than_two_hundred_bytes() {
+fn a_number_needs_less_than_two_kilobytes_and_a_recipient_less_than_two_hundred_bytes() {
     let mut bench = Bench::new(10.0);
     let each = LANES as usize;
     let (lanes, of_facts) = took("what is known of numbers", each, numbers);
@@ -107,7 +107,7 @@ fn a_number_needs_less_than_four_kilobytes_and_a_recipient_less_than_two_hundred
         limits
     });
     drop((ledger, limits));
-    assert!(of_facts + of_lanes < 4_096, "{of_facts} and {of_lanes}");
+    assert!(of_facts + of_lanes < 2_048, "{of_facts} and {of_lanes}");
     assert!(of_recipients < 200, "{of_recipients}");
     assert!(of_pairs < 200, "{of_pairs}");
 }
