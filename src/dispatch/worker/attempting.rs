@@ -81,11 +81,14 @@ impl Commits {
         BATCH_MAX >> self.halved
     }
 
-    fn took(&mut self, took: Duration, now: Duration) {
-        self.halved = match took > FRESH_FOR / 2 {
-            true => (self.halved + 1).min(HALVED_MAX),
-            false => self.halved.saturating_sub(1),
-        };
+    /// A commit of so many jobs took so long.
+    fn took(&mut self, jobs: usize, took: Duration, now: Duration) {
+        if took > FRESH_FOR / 2 {
+            self.halved = (self.halved + 1).min(HALVED_MAX);
+        } else if jobs >= self.most() / 2 {
+            // A small one says nothing of larger ones.
+            self.halved = self.halved.saturating_sub(1);
+        }
         self.expected = self.expected(now).max(took).min(COMMIT_EXPECTED_MAX);
         self.expected_at = now;
     }
@@ -206,7 +209,7 @@ impl Worker {
             &mut self.commits.running
         };
         *running -= 1;
-        self.commits.took(took, now.mono);
+        self.commits.took(wanted.len(), took, now.mono);
         let (mut lanes, mut paused): (Vec<Lane>, Vec<(Lane, Permitted)>) = Default::default();
         let lane_of: IdMap<JobId, Lane> = wanted.iter().map(|w| (w.id, w.lane)).collect();
         let is_answered = permitted.is_some();
