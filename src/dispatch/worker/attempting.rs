@@ -27,6 +27,9 @@ const RUSH: usize = 50;
 const ATTEMPT_EVERY_IN_A_RUSH: Duration = Duration::from_millis(60);
 /// For so long after it was asked for, an attempt may be posted: a consent that was withdrawn earlier than this holds.
 const FRESH_FOR: Duration = Duration::from_secs(2);
+/// Jobs with an attempt that wait for their slots, about, over all lanes: where the numbers may post more than the machine can,
+/// what waits longer than [`FRESH_FOR`] would be attempted in vain.
+const PIPELINE_MAX: usize = 1_500;
 /// The smallest batch is one of 15.
 const HALVED_MAX: u32 = 6;
 /// An urgent job is attempted so long before its slot, at most, on a number that posts seldom: it would not be fresh then.
@@ -134,6 +137,7 @@ impl Worker {
         actions: &mut Vec<Action>,
     ) -> bool {
         let horizon = now.mono + self.commits.every() + 2 * self.commits.expected(now.mono);
+        let share = (PIPELINE_MAX / self.waiting_lanes.len().max(1)).max(1);
         let mut wanted = Vec::new();
         for lane in lanes {
             if !self
@@ -148,7 +152,7 @@ impl Worker {
             };
             let shard = state.facts.shard;
             let room = self.commits.most().saturating_sub(wanted.len());
-            for _ in 0..wanted_now(state, horizon, now.mono).min(room) {
+            for _ in 0..wanted_now(state, share, horizon, now.mono).min(room) {
                 let (limits, breakers) = (&mut self.limits, &mut self.breakers);
                 let Some(job) = next_admitted(state, lane, limits, breakers, &mut self.outbox, now)
                 else {
@@ -276,8 +280,9 @@ impl Worker {
     }
 }
 
-/// For how many more jobs of a lane there will be slots at the horizon, beside those that are under way already.
-fn wanted_now(state: &LaneState, horizon: Duration, now: Duration) -> usize {
+/// For how many more jobs of a lane there will be slots at the horizon, beside those that are under way already: no more in all
+/// than its share of what the worker can post.
+fn wanted_now(state: &LaneState, share: usize, horizon: Duration, now: Duration) -> usize {
     let under_way = state.in_pipeline();
     let slots = state
         .pacer
@@ -285,7 +290,7 @@ fn wanted_now(state: &LaneState, horizon: Duration, now: Duration) -> usize {
     // An urgent job has one attempt under way, whatever else has: it takes the next slot.
     let urgent = state.lacks_urgent_attempt() && state.pacer.slots_until(now + URGENT_AHEAD, 1) > 0;
     let urgent = usize::from(urgent);
-    slots.saturating_sub(under_way).max(urgent)
+    slots.min(share).saturating_sub(under_way).max(urgent)
 }
 
 fn want(job: &Prepared, lane: Lane, shard: i16) -> Wanted {
