@@ -9,9 +9,6 @@ use std::{sync::Mutex, time::Duration};
 use common::pacing::{Load, Paced, stall_commits};
 use sqlx::PgPool;
 
-/// Whoever uses so much of a limit is not held up by the machine.
-const KEPT_UP: f64 = 0.97;
-
 async fn never() {
     std::future::pending::<()>().await;
 }
@@ -131,6 +128,7 @@ async fn full_loads_are_measured() {
         (4, 1_000.0, 20.0),
         (100, 0.5, 30.0),
     ];
+    let mut all = Vec::new();
     for (numbers, rate, seconds) in loads {
         let load = Load {
             numbers,
@@ -147,13 +145,15 @@ async fn full_loads_are_measured() {
             100.0 * paced.share_over(),
             100.0 * paced.utilisation(),
         );
-        assert_within_the_limit(&paced);
-        // Where the machine cannot keep up, requests bunch up after they were written, and no pacing can help that.
-        if paced.utilisation() >= KEPT_UP {
-            assert_eq!(
-                paced.refused, 0,
-                "the sandbox takes one more a second than the rate"
-            );
-        }
+        all.push(paced);
+    }
+    // All are told of before one is judged.
+    for paced in &all {
+        assert_within_the_limit(paced);
+        // Only here: on a busy machine requests bunch up after they were written, and no pacing can help that.
+        assert_eq!(
+            paced.refused, 0,
+            "the sandbox takes one more a second than the rate"
+        );
     }
 }

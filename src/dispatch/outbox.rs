@@ -16,8 +16,8 @@ const WRITE_MAX: usize = 5 * BATCH_MAX;
 /// Long enough to gather a batch under load, short enough that nobody waits for it.
 pub const BATCH_AGE_MAX: Duration = Duration::from_millis(20);
 
-/// A batch as large as this shows a rush, and the next is gathered for longer: a statement over twice as many outcomes costs
-/// far less than two.
+/// A batch as large as this shows a rush, and the next is gathered for longer: fewer commits, and
+/// nobody waits for these.
 const RUSH: usize = 50;
 const BATCH_AGE_MAX_IN_A_RUSH: Duration = Duration::from_millis(50);
 

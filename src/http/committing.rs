@@ -28,8 +28,8 @@ use crate::{
 /// Rows that one batch holds at least, when that many wait; a single request may bring a thousand.
 const BATCH_ROWS: usize = 500;
 
-/// After a batch of so many rows there is a rush, and the next gathers for a moment: a commit of many costs little more than
-/// one of few. The provider waits seconds for its answer.
+/// After a batch of so many rows there is a rush, and the next gathers for a moment: fewer commits, and the provider waits
+/// seconds for its answer.
 const RUSH: usize = 50;
 const GATHER_IN_A_RUSH: Duration = Duration::from_millis(20);
 

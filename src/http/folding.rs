@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// Receipts in one transaction: the larger, the cheaper each; this many take a second.
+/// Receipts in one transaction: what a rush brings while it gathers.
 const BATCH: i64 = 30_000;
 
 /// How long receipts gather after the first rings. Nobody waits for a status as long as that.

@@ -21,11 +21,12 @@ use crate::{
 
 /// Attempts are gathered for this long, so that one commit serves many; urgent jobs do not wait for it.
 const ATTEMPT_EVERY: Duration = Duration::from_millis(25);
-/// After a batch as large as this there is a rush, and the next is gathered for longer: a statement over twice as many
-/// jobs costs far less than two, and by the horizon no slot is missed.
+/// After a batch as large as this there is a rush, and the next is gathered for longer: fewer commits, and
+/// by the horizon no slot is missed.
 const RUSH: usize = 50;
 const ATTEMPT_EVERY_IN_A_RUSH: Duration = Duration::from_millis(60);
-/// For so long after it was asked for, an attempt may be posted: a consent that was withdrawn earlier than this holds.
+/// For so long after it was asked for, an attempt may be posted. The statement asks for consent, and a withdrawal that is older
+/// than this must hold.
 const FRESH_FOR: Duration = Duration::from_secs(2);
 /// Jobs with an attempt that wait for their slots, about, over all lanes: where the numbers may post more than the machine can,
 /// what waits longer than [`FRESH_FOR`] would be attempted in vain.

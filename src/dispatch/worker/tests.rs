@@ -599,6 +599,47 @@ fn a_job_that_waited_for_its_slot_for_two_seconds_after_its_attempt_is_attempted
     assert_eq!(back, [(JobId(8), false)]);
 }
 
+/// A request that finds no connection in time is not written either.
+#[test]
+fn a_post_may_be_written_until_two_seconds_after_its_attempt_was_asked_for() {
+    let mut bench = Bench::new(10.0);
+    let job = bench.seen(7, LANE, Priority::Normal);
+    let wanted = attempts(&bench.look(vec![job]));
+    let asked_at = bench.now().boot;
+    bench.mono += Duration::from_millis(500);
+    let at = wall(bench.mono);
+    let actions = bench.tell(Event::Attempted {
+        urgent: false,
+        permitted: Some(wanted.iter().map(|w| (w.id, at)).collect()),
+        wanted,
+        took: Duration::from_millis(500),
+    });
+    let not_after = actions.iter().find_map(|action| match action {
+        Action::Post { not_after, .. } => Some(*not_after),
+        _ => None,
+    });
+    assert_eq!(not_after, Some(asked_at + Duration::from_secs(2)));
+}
+
+/// Otherwise they would wait for longer than their attempts are fresh, where the machine cannot post as much as the numbers may.
+#[test]
+fn all_numbers_together_have_no_more_attempts_under_way_than_the_worker_can_post_in_time() {
+    let mut bench = Bench::new(1_000.0);
+    let of = |bench: &Bench, lane, from: i64| {
+        let ids = from..from + 1_000;
+        ids.map(|id| bench.seen(id, lane, Priority::Normal))
+            .collect::<Vec<_>>()
+    };
+    let mut jobs = of(&bench, LANE, 0);
+    jobs.extend(of(&bench, OTHER, 1_000));
+    let mut wanted = attempts(&bench.look(jobs));
+    for _ in 0..5 {
+        wanted.extend(attempts(&bench.wait(Duration::from_millis(100))));
+    }
+    let on = |lane| wanted.iter().filter(|w| w.lane == lane).count();
+    assert_eq!((on(LANE), on(OTHER)), (750, 750));
+}
+
 /// What a slow database permits too late is not posted: without this it would permit nothing in time, for ever.
 #[test]
 fn batches_that_take_the_database_long_get_smaller_until_they_do_not() {
@@ -623,7 +664,6 @@ fn batches_that_take_the_database_long_get_smaller_until_they_do_not() {
         size
     };
     let sizes = [0, 1, 2].map(|round| next_batch(1_000 * round, Duration::from_millis(1_500)));
-    println!("{sizes:?}");
     assert!(sizes[0] > 500, "{sizes:?}");
     assert!(sizes[1] <= 500 && sizes[2] <= 250, "{sizes:?}");
     let again = [3, 4, 5, 6, 7].map(|round| next_batch(1_000 * round, Duration::from_millis(5)));
