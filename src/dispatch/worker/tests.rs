@@ -621,6 +621,25 @@ fn a_post_may_be_written_until_two_seconds_after_its_attempt_was_asked_for() {
     assert_eq!(not_after, Some(asked_at + Duration::from_secs(2)));
 }
 
+/// Its attempt would be made in vain every two seconds.
+#[test]
+fn an_urgent_job_of_a_number_that_posts_seldom_is_attempted_shortly_before_its_slot() {
+    // One in ten seconds.
+    let mut bench = Bench::new(0.1);
+    bench.one_on_the_wire();
+    let posted_at = bench.mono;
+    bench.mono += Duration::from_secs(1);
+    let code = bench.seen(8, LANE, Priority::Urgent);
+    let mut wanted = attempts(&bench.look(vec![code]));
+    while wanted.is_empty() && bench.mono < posted_at + Duration::from_secs(20) {
+        wanted = attempts(&bench.wait(Duration::from_millis(20)));
+    }
+    assert_eq!(wanted.first().map(|w| w.id), Some(JobId(8)));
+    let after = bench.mono - posted_at;
+    let expected = Duration::from_millis(8_900)..Duration::from_millis(9_500);
+    assert!(expected.contains(&after), "{after:?}");
+}
+
 /// Otherwise they would wait for longer than their attempts are fresh, where the machine cannot post as much as the numbers may.
 #[test]
 fn all_numbers_together_have_no_more_attempts_under_way_than_the_worker_can_post_in_time() {
