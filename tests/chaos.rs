@@ -3,7 +3,7 @@
 //!
 //! A round is short here. `POSTRIDER_CHAOS_ROUNDS` and `POSTRIDER_CHAOS_JOBS` (jobs a round) make it long, and
 //! `POSTRIDER_CHAOS_RATE` (messages a second of each of ten numbers, 100) quick enough for that:
-//! `POSTRIDER_CHAOS_ROUNDS=100 POSTRIDER_CHAOS_JOBS=20000 POSTRIDER_CHAOS_RATE=500 cargo nextest run --release --test chaos`.
+//! `POSTRIDER_CHAOS_ROUNDS=100 POSTRIDER_CHAOS_JOBS=20000 POSTRIDER_CHAOS_RATE=500 cargo nextest run --profile long --release --test chaos`.
 
 #![cfg(test)]
 
@@ -95,8 +95,12 @@ impl Storm {
     }
 
     async fn on(database: TestDatabase, setup: Setup, on_unknown: &str) -> Self {
+        Self::configured(database, setup, &config(on_unknown)).await
+    }
+
+    async fn configured(database: TestDatabase, setup: Setup, config: &str) -> Self {
         let chance = StdRng::seed_from_u64(common::seed());
-        let rig = Rig::on(database, setup, &config(on_unknown)).await;
+        let rig = Rig::on(database, setup, config).await;
         rig.prepare().await;
         rig.opt_in(&recipients(jobs_a_round())).await;
         let pool = PgPool::connect(rig.database.url()).await.unwrap();
@@ -197,6 +201,21 @@ impl Storm {
             spent, 0,
             "attempts were spent though the provider refused none"
         );
+    }
+
+    /// Jobs that were attempted and of which the provider has not heard, as long as nobody else sends them.
+    async fn never_left(&self) -> Vec<i64> {
+        let open: Vec<i64> = sqlx::query_scalar(
+            "select job from postrider.attempt
+             where not exists (select from postrider.message where message.job = attempt.job)
+               and not exists (select from postrider.answer
+                               where (answer.job, answer.attempt) = (attempt.job, attempt.attempt))",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .unwrap();
+        let accepted = self.accepted();
+        open.into_iter().filter(|job| accepted[job] == 0).collect()
     }
 
     fn accepted_so_far(&self) -> u64 {
@@ -392,6 +411,113 @@ async fn an_instance_that_is_frozen_past_its_lease_doubles_nothing_and_breaks_no
     assert_within_the_limit(&logs);
 }
 
+/// Stops half of the numbers, so that their jobs move to the others, and returns them.
+async fn pause_half(storm: &mut Storm) -> Vec<String> {
+    let mut numbers: Vec<String> =
+        sqlx::query_scalar("select phone_number_id from postrider.number where configured")
+            .fetch_all(&storm.pool)
+            .await
+            .unwrap();
+    while numbers.len() > NUMBERS as usize / 2 {
+        numbers.swap_remove(storm.chance.random_range(0..numbers.len()));
+    }
+    for number in &numbers {
+        storm
+            .rig
+            .postrider
+            .does(&["pause", "number", number, "--reason", "chaos"]);
+    }
+    numbers
+}
+
+#[tokio::test]
+async fn jobs_that_move_between_numbers_while_instances_are_killed_are_sent_once() {
+    let mut storm = Storm::new(setup(), "resend").await;
+    let places = [
+        storm.rig.instance_on(storm.rig.webhook_port),
+        storm.rig.instance(),
+    ];
+    let mut running = [
+        Some(start(&places[0], true).await),
+        Some(start(&places[1], false).await),
+    ];
+    let mut logs = Vec::new();
+    for round in 0..rounds(2) {
+        let paused = pause_half(&mut storm).await;
+        storm.enqueue().await;
+        // A number is stopped for 5 s before its jobs move; whoever moves them is killed about then, and so is who gets them.
+        let moment = storm.chance.random_range(4_500..6_500);
+        sleep(Duration::from_millis(moment)).await;
+        let victim = round % 2;
+        if let Some(daemon) = running[victim].take() {
+            logs.push(daemon.kill().1);
+        }
+        storm.a_while().await;
+        for number in &paused {
+            storm.rig.postrider.does(&["resume", "number", number]);
+        }
+        running[victim] = Some(start(&places[victim], victim == 0).await);
+    }
+    storm.is_over().await;
+    storm.assert_once();
+    storm.assert_nothing_spent().await;
+    storm.assert_proven().await;
+    let refilled: i64 =
+        sqlx::query_scalar("select count(*) from postrider.number where refilled_at > 'epoch'")
+            .fetch_one(&storm.pool)
+            .await
+            .unwrap();
+    assert!(refilled > 0, "no job has moved");
+    for daemon in running.into_iter().flatten() {
+        logs.push(daemon.terminate().await.1);
+    }
+    assert_within_the_limit(&logs);
+}
+
+/// `POSTRIDER_CHAOS_JOBS=20000 cargo nextest run --profile long --release --test chaos --run-ignored only`
+#[tokio::test]
+#[ignore = "takes minutes: by default an order without an answer waits for two before it goes again"]
+async fn by_the_default_times_what_never_left_goes_again_within_them() {
+    let config = format!("[pacing]\nmessages_per_second = {}\n", rate());
+    let mut storm = Storm::configured(database().await, setup(), &config).await;
+    let places = [
+        storm.rig.instance_on(storm.rig.webhook_port),
+        storm.rig.instance(),
+    ];
+    let _hears = start(&places[0], true).await;
+    let victim = start(&places[1], false).await;
+    storm.enqueue().await;
+    storm.a_while().await;
+    let killed = Instant::now();
+    victim.kill();
+    // What was on the wire has arrived by then.
+    sleep(2 * LATENCY).await;
+    let never_left = storm.never_left().await;
+    assert!(!never_left.is_empty(), "all had left: nothing to wait for");
+    let (resolve_after, ttl) = (Duration::from_secs(120), Duration::from_secs(5));
+    let deadline = killed + resolve_after + ttl + Duration::from_secs(10);
+    let mut waiting = never_left.clone();
+    while !waiting.is_empty() {
+        assert!(
+            Instant::now() < deadline,
+            "{} of {} have not gone",
+            waiting.len(),
+            never_left.len()
+        );
+        sleep(Duration::from_millis(100)).await;
+        let accepted = storm.accepted();
+        waiting.retain(|job| accepted[job] == 0);
+    }
+    eprintln!(
+        "{} that never left went within {:?}",
+        never_left.len(),
+        killed.elapsed()
+    );
+    storm.is_over().await;
+    storm.assert_once();
+    storm.assert_proven().await;
+}
+
 /// By the times at which requests were written, whoever wrote them.
 fn assert_within_the_limit(logs: &[String]) {
     for (lane, times) in pacing::posts(&logs.concat()) {
@@ -491,6 +617,49 @@ async fn four_instances_that_come_and_go_send_each_job_once() {
         logs.push(daemon.terminate().await.1);
     }
     assert_within_the_limit(&logs);
+}
+
+#[tokio::test]
+async fn receipts_that_come_to_several_webhook_processes_in_turns_count_once_each() {
+    let mut storm = Storm::new(setup(), "resend").await;
+    let _sending = storm.rig.instance().start(&["--only", "dispatch"]).await;
+    let ports = [common::free_port(), common::free_port()];
+    let places = ports.map(|port| storm.rig.instance_on(port));
+    let roles = ["--only", "webhook,upkeep"];
+    let mut running = Vec::new();
+    for place in &places {
+        running.push(Some(place.start(&roles).await));
+    }
+    let call = |storm: &Storm, who: usize| {
+        let url = format!("http://127.0.0.1:{}/webhooks/whatsapp", ports[who]);
+        storm.rig.sandbox.control().callback(&url);
+    };
+    for round in 0..rounds(4) {
+        storm.enqueue().await;
+        for turn in 0..10 {
+            call(&storm, turn % 2);
+            sleep(Duration::from_millis(150)).await;
+        }
+        let victim = round % 2;
+        if let Some(daemon) = running[victim].take() {
+            daemon.kill();
+        }
+        // What it was told and did not confirm is told to the other one.
+        call(&storm, 1 - victim);
+        storm.a_while().await;
+        running[victim] = Some(places[victim].start(&roles).await);
+    }
+    storm.is_over().await;
+    storm.assert_once();
+    storm.assert_nothing_spent().await;
+    storm.assert_proven().await;
+    let heard: i64 = sqlx::query_scalar(
+        "select count(*) from postrider.message where state in ('delivered', 'read')",
+    )
+    .fetch_one(&storm.pool)
+    .await
+    .unwrap();
+    assert_eq!(heard, storm.jobs.len() as i64, "every receipt was heard");
 }
 
 #[tokio::test]

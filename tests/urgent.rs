@@ -157,7 +157,7 @@ async fn a_code_takes_one_of_the_next_two_slots_of_a_number_that_is_busy_with_bu
     );
 }
 
-/// `cargo nextest run --release --test urgent --run-ignored only --no-capture`
+/// `cargo nextest run --profile long --release --test urgent --run-ignored only --no-capture`
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes two minutes, and measures"]
 async fn a_code_takes_one_of_the_next_two_slots_beside_a_hundred_thousand_bulk_jobs() {

@@ -63,6 +63,12 @@ impl Postrider {
         self.command(args).output().unwrap()
     }
 
+    /// Runs a command that has to succeed.
+    pub(crate) fn does(&self, args: &[&str]) {
+        let output = self.run(args);
+        assert!(output.status.success(), "{args:?}: {output:?}");
+    }
+
     /// Starts the daemon; it is not ready yet.
     pub(crate) fn start(self: &Arc<Self>, args: &[&str]) -> Daemon {
         self.start_logging(args, "")
