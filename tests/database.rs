@@ -439,7 +439,7 @@ async fn a_full_disk_at_the_server_stops_sends_and_receipts_until_there_is_room(
     accepts(&rig, 200).await;
     let tables = ["attempt", "answer", "message", "receipt", "dead_letter"];
     trouble(rig.pool(), &tables, "53100", 1.0).await;
-    daemon.logs("the database did not do a settle").await;
+    daemon.logs("the statement \"settle\" failed").await;
     daemon.logs("webhooks cannot be committed").await;
     // What was permitted before still goes.
     eventually("posts to stop", || async {

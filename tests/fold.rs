@@ -318,6 +318,7 @@ async fn a_receipt_settles_the_job_whose_answer_was_lost() {
         (1, 1),
         "who sent job 1 may be about to write its answer"
     );
+    assert_eq!(report.left_queue, ["order"], "and is counted as finished");
     assert_eq!(state(pool, 2).await, "sent");
 
     age(pool, TimeDelta::seconds(3)).await;
@@ -376,7 +377,12 @@ async fn a_job_given_up_as_unknown_is_found_by_a_late_receipt_and_a_refused_one_
     append(pool, &[receipt(1, 1, "sent", 3), receipt(2, 1, "sent", 3)])
         .await
         .unwrap();
-    assert_eq!(fold(pool, 10).await.unwrap().settled, 1);
+    let report = fold(pool, 10).await.unwrap();
+    assert_eq!(report.settled, 1);
+    assert_eq!(
+        report.left_queue, [""; 0],
+        "it was counted when it was given up"
+    );
     assert_eq!(state(pool, 1).await, "sent");
     assert_eq!(count(pool, "dead_letter where id = 2").await, 1);
     assert_eq!(count(pool, "dead_letter").await, 1);

@@ -5,10 +5,13 @@
     reason = "a test that finds nothing there has failed"
 )]
 
-use postrider::http::{
-    meters::Meters,
-    ops::{Readiness, ops},
-    serving::serve,
+use postrider::{
+    dispatch,
+    http::{
+        meters::Meters,
+        ops::{Readiness, ops},
+        serving::serve,
+    },
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -19,7 +22,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 /// Serves the ops routes on a port of the loopback until the guard goes.
 async fn start(readiness: &Readiness, max_connections: usize) -> (u16, DropGuard) {
     let registry = prometheus::Registry::new();
-    let meters = Meters::new();
+    let meters = Meters::new(dispatch::meters::Meters::default().finished);
     meters.register(&registry).unwrap();
     meters.receipts.with_label_values(&["sent"]).inc();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -24,6 +24,8 @@ async fn a_million_jobs(pool: &PgPool) {
             select n % 200 + 1, n % 3, now() - (1000000 - n) * interval '1 ms', n, 'order', '+90532' || 1000000 + n,
                    '+90532' || 1000000 + n, 'order_confirmation', 'en', '{}', 'default', 'p', now(), now() + '1 day'
             from generate_series(1, 1000000) n;
+        update postrider.queue set state = 'unknown', unknown_since = now() - interval '1 hour'
+            where id between 900001 and 901000;
         insert into postrider.consent (person, opted_in_at)
             select '+90532' || 1000000 + n, now() from generate_series(1, 1000000, 2) n;
         insert into postrider.address (key, person, source)
@@ -63,7 +65,7 @@ async fn plan(pool: &PgPool, sql: &str, bind: impl FnOnce(Explain<'_>) -> Explai
 }
 
 /// Tables that stay small and may be read whole: one row a number, a kind, a template, a shard, or something that is paused.
-const SMALL: [&str; 9] = [
+const SMALL: [&str; 10] = [
     "pause",
     "number",
     "kind",
@@ -73,6 +75,7 @@ const SMALL: [&str; 9] = [
     "template",
     "sender_pool",
     "pool_usage",
+    "receipt_flow",
 ];
 
 fn assert_only_indexes(plan: &str) {
@@ -105,7 +108,7 @@ fn partitions_touched<'p>(plan: &'p str, table: &str) -> std::collections::BTree
 }
 
 #[tokio::test]
-async fn look_attempt_and_settle_use_their_indexes_with_a_million_jobs() {
+async fn statements_of_the_hot_path_use_their_indexes_with_a_million_jobs() {
     let database = common::database().await;
     let pool = database.pool();
     a_million_jobs(pool).await;
@@ -186,6 +189,13 @@ async fn look_attempt_and_settle_use_their_indexes_with_a_million_jobs() {
     .await;
     assert_only_indexes(&settle);
     assert!(settle.contains("queue_pkey"), "{settle}");
+
+    let due = plan(pool, include_str!("../src/store/unknown_due.sql"), |q| {
+        q.bind(500_i64).bind(2.0_f64)
+    })
+    .await;
+    assert_only_indexes(&due);
+    assert!(due.contains("queue_unknown"), "{due}");
 
     let expire = plan(pool, include_str!("../src/store/expire.sql"), |q| {
         q.bind(ids.clone())

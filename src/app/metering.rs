@@ -19,7 +19,7 @@ impl Meters {
         let dispatch = dispatch::meters::Meters::default();
         dispatch.register(registry)?;
         dispatch.prepare();
-        let http = http::meters::Meters::new();
+        let http = http::meters::Meters::new(dispatch.finished.clone());
         http.register(registry)?;
         Ok(Self { dispatch, http })
     }

@@ -317,11 +317,11 @@ impl Shell {
         match answer {
             Ok(Ok(answer)) => return Some(answer),
             Ok(Err(error)) => {
-                tracing::warn!(statement, %error, "the database did not do a {statement}")
+                tracing::warn!(statement, %error, "the statement {statement:?} failed")
             }
             Err(_) => tracing::warn!(
                 statement,
-                "the database did not answer a {statement} within {at_most:?}"
+                "the statement {statement:?} got no answer within {at_most:?}"
             ),
         }
         // A database that is away answers at once; asking again at once would only heat the machine.

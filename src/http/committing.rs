@@ -5,7 +5,10 @@
 //! goes by that. The proof comes from the task that commits receipts, over the same connections, so one that hangs proves
 //! nothing.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use sqlx::PgPool;
 use tokio::{
@@ -58,6 +61,8 @@ pub(super) struct Committer {
     pub(super) meters: Meters,
     /// Cancelled when the listener is to stop: from then on nothing more can come in.
     pub(super) closing: CancellationToken,
+    /// Since when nothing could be written, while that is so.
+    pub(super) failing_since: Option<Instant>,
 }
 
 /// What the committer does next.
@@ -133,23 +138,22 @@ impl Committer {
         batch
     }
 
-    async fn commit(&self, batch: Vec<Submission>) {
+    async fn commit(&mut self, batch: Vec<Submission>) {
         let (mut all, mut waiting) = (Notices::default(), Vec::new());
         for Submission { notices, committed } in batch {
             all.append(notices);
             waiting.push(committed);
         }
-        match tokio::time::timeout(STATEMENT_LIMIT, write(&self.pool, &mut all)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                return tracing::warn!(%error, rows = all.len(), "webhooks cannot be committed");
-            }
-            Err(_) => {
-                return tracing::warn!(
-                    rows = all.len(),
-                    "the database took too long to commit webhooks"
-                );
-            }
+        let written = tokio::time::timeout(STATEMENT_LIMIT, write(&self.pool, &mut all)).await;
+        let failure = match written {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some("the database took too long".to_owned()),
+        };
+        let failed = failure.is_some();
+        self.tell(failure);
+        if failed {
+            return;
         }
         for committed in waiting {
             // Who gave up meanwhile will hear the same again, and repeats change nothing.
@@ -158,6 +162,23 @@ impl Committer {
         self.meters.count_receipts(&all.receipts);
         self.folding.notify_one();
         self.acquaintances.meet(all.links);
+    }
+
+    /// Says when it begins to fail, and when it works again: the provider repeats what it could not tell, and each repeat
+    /// fails as the first did.
+    fn tell(&mut self, failure: Option<String>) {
+        match (failure, self.failing_since) {
+            (Some(error), None) => {
+                tracing::warn!(error, "webhooks cannot be committed and are answered 503");
+                self.failing_since = Some(Instant::now());
+            }
+            (None, Some(since)) => {
+                let seconds = since.elapsed().as_secs();
+                tracing::info!(seconds, "webhooks are committed again, after {seconds} s");
+                self.failing_since = None;
+            }
+            (Some(_), Some(_)) | (None, None) => {}
+        }
     }
 }
 

@@ -66,6 +66,7 @@ fn told(report: &FoldReport, meters: &Meters) -> Pause {
         let lag = (clock::now() - oldest).to_std().unwrap_or_default();
         meters.observe_lag(lag);
     }
+    meters.count_finished(&report.left_queue);
     if report.settled > 0 {
         tracing::info!(
             jobs = report.settled,
@@ -92,5 +93,25 @@ async fn rest(bell: &Notify, pause: Pause) {
             let _ = tokio::time::timeout(LOOK_ANYWAY, bell.notified()).await;
             tokio::time::sleep(gather).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dispatch;
+
+    #[test]
+    fn jobs_that_receipts_took_out_of_the_queue_are_counted_as_finished() {
+        let finished = dispatch::meters::Meters::default().finished;
+        let meters = Meters::new(finished.clone());
+        let report = FoldReport {
+            settled: 3,
+            left_queue: vec!["otp".into(), "otp".into()],
+            ..FoldReport::default()
+        };
+        told(&report, &meters);
+        let counted = finished.with_label_values(&["otp", "accepted", ""]).get();
+        assert_eq!(counted, 2);
     }
 }

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts};
 
-use crate::{rules::receipt::Status, store::receipts::Receipt};
+use crate::{
+    rules::{job::State, receipt::Status},
+    store::receipts::Receipt,
+};
 
 /// Handles on the metrics of the webhook and the fold.
 #[derive(Debug, Clone)]
@@ -15,12 +18,15 @@ pub struct Meters {
     pub requests: IntCounterVec,
     /// `postrider_receipt_lag_seconds`: from a receipt's coming to its message's knowing.
     pub lag: Histogram,
+    /// `postrider_jobs_finished_total{kind,state,reason}`, which the dispatcher counts too.
+    finished: IntCounterVec,
 }
 
 impl Meters {
-    /// Metrics in no registry yet; [`Meters::register`] puts them there.
+    /// Metrics in no registry yet; [`Meters::register`] puts them there. `finished` is somebody else's to register: jobs
+    /// leave the queue by their answers, and here by receipts where the answer was lost.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(finished: IntCounterVec) -> Self {
         let counter = |name, help, label| {
             IntCounterVec::new(Opts::new(name, help), &[label]).expect("valid names")
         };
@@ -43,6 +49,7 @@ impl Meters {
                 "status",
             ),
             lag: Histogram::with_opts(lag).expect("valid names"),
+            finished,
         }
     }
 
@@ -68,13 +75,16 @@ impl Meters {
             .inc();
     }
 
+    /// Receipts took jobs of these kinds out of the queue.
+    pub(super) fn count_finished(&self, kinds: &[String]) {
+        for kind in kinds {
+            self.finished
+                .with_label_values(&[kind.as_str(), State::Accepted.as_str(), ""])
+                .inc();
+        }
+    }
+
     pub(super) fn observe_lag(&self, lag: Duration) {
         self.lag.observe(lag.as_secs_f64());
-    }
-}
-
-impl Default for Meters {
-    fn default() -> Self {
-        Self::new()
     }
 }

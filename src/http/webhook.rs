@@ -113,6 +113,7 @@ pub fn webhook(
         folding,
         meters: meters.clone(),
         closing,
+        failing_since: None,
     };
     let room = Arc::new(Semaphore::new(BYTES_AT_ONCE));
     let door = Door {

@@ -41,6 +41,8 @@ pub struct FoldReport {
     pub folded: usize,
     /// Jobs whose answer was lost and that a receipt settled.
     pub settled: usize,
+    /// The kinds of those of them that were still in the queue, each as often as it was.
+    pub left_queue: Vec<String>,
     /// Receipts that wait for their message.
     pub parked: usize,
     /// When the oldest of the folded ones came in.
@@ -52,6 +54,7 @@ impl FoldReport {
         self.taken += other.taken;
         self.folded += other.folded;
         self.settled += other.settled;
+        self.left_queue.extend_from_slice(&other.left_queue);
         self.parked += other.parked;
         self.oldest = self.oldest.into_iter().chain(other.oldest).min();
     }
@@ -149,12 +152,12 @@ async fn take_and_apply(
     }
     let ids = column(&rows, |row| row.id);
     let oldest = rows.iter().map(|row| row.received_at).min();
-    let (mut early, mut settled, mut newest) = (HashSet::new(), 0, Newest::default());
+    let (mut early, mut settled, mut newest) = (HashSet::new(), Vec::new(), Newest::default());
     for (day, said) in by_day(rows) {
         let mut missing = apply(conn, day, &said.iter().collect::<Vec<_>>(), &mut newest).await?;
         let found = settle(conn, day, &missing).await?;
-        if found > 0 {
-            settled += found;
+        if !found.is_empty() {
+            settled.extend(found);
             missing = apply(conn, day, &missing, &mut newest).await?;
         }
         early.extend(missing.iter().flat_map(|said| said.ids.iter().copied()));
@@ -167,7 +170,12 @@ async fn take_and_apply(
     Ok(FoldReport {
         taken,
         folded,
-        settled,
+        settled: settled.len(),
+        left_queue: settled
+            .into_iter()
+            .filter(|job| job.was_queued)
+            .map(|job| job.kind)
+            .collect(),
         parked,
         oldest,
     })
@@ -354,17 +362,25 @@ async fn heed_marketing(
     people::heed(conn, &wishes).await
 }
 
-/// Settles the jobs among these whose attempt nobody answered, as accepted; returns how many.
+/// A job that a receipt settled.
+struct Settled {
+    kind: String,
+    /// Not given up before.
+    was_queued: bool,
+}
+
+/// Settles the jobs among these whose attempt nobody answered, as accepted.
 async fn settle(
     conn: &mut PgConnection,
     day: NaiveDate,
     said: &[&Said],
-) -> Result<usize, sqlx::Error> {
+) -> Result<Vec<Settled>, sqlx::Error> {
     let locked = lock(conn, said).await?;
     if locked.is_empty() {
-        return Ok(0);
+        return Ok(Vec::new());
     }
-    let settled = sqlx::query_file_scalar!(
+    sqlx::query_file_as!(
+        Settled,
         "src/store/fold_settle.sql",
         day,
         &column(said, |s| s.job),
@@ -376,8 +392,7 @@ async fn settle(
         &locked,
     )
     .fetch_all(conn)
-    .await?;
-    Ok(settled.len())
+    .await
 }
 
 /// Locks the jobs that these may be the first word about.

@@ -40,18 +40,20 @@ with said as (
   returning
     d.id, d.priority, d.tries, d.spent, d.kind, d.recipient, d.recipient_key, d.template, d.language, d.content,
     d.sender, d.producer, d.enqueued_at, d.reference, d.batch, d.labels
+), settled as (
+  insert into postrider.message (
+    day, job, attempt, lane, priority, state, kind, recipient, recipient_key, template, language, content, sender,
+    producer, reference, batch, labels, tries, spent, provider_id, enqueued_at, accepted_at
+  )
+  select distinct on (j.id)
+    $1::date, j.id, f.attempt, f.lane, j.priority, 'accepted', j.kind, j.recipient, j.recipient_key, j.template,
+    j.language, case when k.keep_parameters = 'yes' then j.content end, j.sender,
+    j.producer, j.reference, j.batch, j.labels, greatest(j.tries, f.attempt), j.spent, f.provider_id, j.enqueued_at, f.at
+  from (select * from taken union all select * from found) j
+  join meant f on f.job = j.id
+  left join postrider.kind k on k.name = j.kind
+  order by j.id, f.attempt desc
+  on conflict (day, job) do nothing
+  returning job, kind
 )
-insert into postrider.message (
-  day, job, attempt, lane, priority, state, kind, recipient, recipient_key, template, language, content, sender,
-  producer, reference, batch, labels, tries, spent, provider_id, enqueued_at, accepted_at
-)
-select distinct on (j.id)
-  $1::date, j.id, f.attempt, f.lane, j.priority, 'accepted', j.kind, j.recipient, j.recipient_key, j.template,
-  j.language, case when k.keep_parameters = 'yes' then j.content end, j.sender,
-  j.producer, j.reference, j.batch, j.labels, greatest(j.tries, f.attempt), j.spent, f.provider_id, j.enqueued_at, f.at
-from (select * from taken union all select * from found) j
-join meant f on f.job = j.id
-left join postrider.kind k on k.name = j.kind
-order by j.id, f.attempt desc
-on conflict (day, job) do nothing
-returning job as "job!"
+select kind as "kind!", exists (select from taken where taken.id = settled.job) as "was_queued!" from settled

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use postrider::{
+    dispatch,
     http::{
         meters::Meters,
         serving, signature,
@@ -63,7 +64,7 @@ impl Receiver {
         // Another test of this process may have done so.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (_, settings) = watch::channel(Arc::new(settings));
-        let meters = Meters::new();
+        let meters = Meters::new(dispatch::meters::Meters::default().finished);
         let stop = CancellationToken::new();
         let (router, work) = webhook(
             settings,

@@ -13,90 +13,21 @@ use super::{
     Worker,
     limiting::next_admitted,
     owning::{PAUSED, is_held},
+    volume::FRESH_FOR,
 };
 use crate::{
     rules::job::{JobId, Lane, Priority},
     store::attempt::{Held, Wanted},
 };
 
-/// Attempts are gathered for this long, so that one commit serves many; urgent jobs do not wait for it.
-const ATTEMPT_EVERY: Duration = Duration::from_millis(25);
-/// After a batch as large as this there is a rush, and the next is gathered for longer: fewer commits, and
-/// by the horizon no slot is missed.
-const RUSH: usize = 50;
-const ATTEMPT_EVERY_IN_A_RUSH: Duration = Duration::from_millis(60);
-/// For so long after it was asked for, an attempt may be posted. The statement asks for consent, and a withdrawal that is older
-/// than this must hold.
-const FRESH_FOR: Duration = Duration::from_secs(2);
-/// Jobs with an attempt that wait for their slots, about, over all lanes: where the numbers may post more than the machine can,
-/// what waits longer than [`FRESH_FOR`] would be attempted in vain.
-const PIPELINE_MAX: usize = 1_500;
-/// The smallest batch is one of 15.
-const HALVED_MAX: u32 = 6;
 /// An urgent job is attempted so long before its slot, at most, on a number that posts seldom: it would not be fresh then.
 const URGENT_AHEAD: Duration = Duration::from_secs(1);
 /// Two commits overlap, so that one is gathered while the other is written.
 const COMMITS_MAX: usize = 2;
 /// Urgent jobs may commit beside them.
 const URGENT_COMMITS_MAX: usize = 4;
-/// One statement's worth.
-const BATCH_MAX: usize = 1_000;
-/// A commit is expected to take as long as the longest of late, but not longer than this.
-const COMMIT_EXPECTED_MAX: Duration = Duration::from_millis(500);
-/// A long one is half forgotten after so long: stalls tend to come back (checkpoints, backups).
-const COMMIT_HALF_LIFE: Duration = Duration::from_secs(10);
 /// Outcomes that may wait for the database before no more is attempted.
 const UNSETTLED_MAX: usize = 20_000;
-
-/// How attempts are being committed.
-#[derive(Debug, Default)]
-pub(super) struct Commits {
-    pub(super) next_at: Duration,
-    pub(super) running: usize,
-    pub(super) urgent_running: usize,
-    /// Jobs of the last batch that was gathered.
-    gathered: usize,
-    /// How often the largest batch is halved.
-    halved: u32,
-    expected: Duration,
-    expected_at: Duration,
-}
-
-impl Commits {
-    /// How long a commit may take now, by those of late.
-    fn expected(&self, now: Duration) -> Duration {
-        let half_lives =
-            now.saturating_sub(self.expected_at).as_secs_f64() / COMMIT_HALF_LIFE.as_secs_f64();
-        self.expected.mul_f64(0.5_f64.powf(half_lives))
-    }
-
-    /// How long the next batch is gathered.
-    fn every(&self) -> Duration {
-        if self.gathered >= RUSH {
-            ATTEMPT_EVERY_IN_A_RUSH
-        } else {
-            ATTEMPT_EVERY
-        }
-    }
-
-    /// Jobs in a batch, at most. What a slow database takes too long over is no longer fresh when it is permitted, so a batch
-    /// that took long is followed by smaller ones.
-    fn most(&self) -> usize {
-        BATCH_MAX >> self.halved
-    }
-
-    /// A commit of so many jobs took so long.
-    fn took(&mut self, jobs: usize, took: Duration, now: Duration) {
-        if took > FRESH_FOR / 2 {
-            self.halved = (self.halved + 1).min(HALVED_MAX);
-        } else if jobs >= self.most() / 2 {
-            // A small one says nothing of larger ones.
-            self.halved = self.halved.saturating_sub(1);
-        }
-        self.expected = self.expected(now).max(took).min(COMMIT_EXPECTED_MAX);
-        self.expected_at = now;
-    }
-}
 
 impl Worker {
     /// Commits attempts for the jobs that will have a slot by the time the commit is through.
@@ -138,7 +69,7 @@ impl Worker {
         actions: &mut Vec<Action>,
     ) -> bool {
         let horizon = now.mono + self.commits.every() + 2 * self.commits.expected(now.mono);
-        let share = (PIPELINE_MAX / self.waiting_lanes.len().max(1)).max(1);
+        let share = (self.pipeline.most(now.mono) / self.waiting_lanes.len().max(1)).max(1);
         let mut wanted = Vec::new();
         for lane in lanes {
             if !self

@@ -6,12 +6,13 @@ mod limiting;
 mod looking;
 mod owning;
 mod posting;
+mod volume;
 
 use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 
-use self::attempting::Commits;
+use self::volume::{Commits, Pipeline};
 use super::{
     event::{Action, Event, Now},
     ids::{IdMap, IdSet},
@@ -94,6 +95,7 @@ pub struct Worker {
     answering_bell: bool,
     next_poll: Duration,
     commits: Commits,
+    pipeline: Pipeline,
     limits: Limits,
     breakers: Breakers,
     /// Whether a breaker closed, so that jobs which waited for it may go.
@@ -145,6 +147,7 @@ impl Worker {
             answering_bell: false,
             next_poll: Duration::ZERO,
             commits: Commits::default(),
+            pipeline: Pipeline::default(),
             limits: Limits::default(),
             breakers: Breakers::default(),
             has_closed: false,

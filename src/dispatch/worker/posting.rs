@@ -56,7 +56,12 @@ impl Worker {
 
     /// Posts what the lane's slots allow now; returns when it may post next, if it has anything left.
     fn post_on(&mut self, lane: Lane, now: Now, actions: &mut Vec<Action>) -> Option<Duration> {
-        let stale = self.lanes.get_mut(&lane)?.take_stale(now.mono);
+        let state = self.lanes.get_mut(&lane)?;
+        let stale = state.take_stale(now.mono);
+        // What a throttle held up tells nothing of how much the machine can post.
+        if !stale.is_empty() && state.hold_until <= now.mono {
+            self.pipeline.in_vain(now.mono);
+        }
         self.give_up(lane, Vec::new(), stale, STALE, now);
         loop {
             let state = self.lanes.get(&lane)?;
@@ -193,6 +198,9 @@ impl Worker {
         };
         if left_at.is_none() {
             self.stayed(lane, now);
+            if posted.fresh_until <= now.mono {
+                self.pipeline.in_vain(now.mono);
+            }
         }
         let consequence = judge(&answer);
         let heard = Heard {
