@@ -411,6 +411,33 @@ async fn a_code_for_a_killed_owner_leaves_within_the_lease_and_a_second_with_a_f
     assert!(took < Duration::from_secs(5 + 5), "{took:?}");
 }
 
+/// However much was left open: given up at the end of a lease and begun anew, it would never end.
+#[tokio::test]
+async fn a_take_over_that_takes_longer_than_a_lease_comes_to_its_end() {
+    let config = format!("[dispatch]\nlease_ttl_ms = {}\n", TTL.as_millis());
+    let rig = Rig::new(Setup::quick().numbers(1, 10), &config).await;
+    rig.prepare().await;
+    rig.pool()
+        .execute(
+            "select postrider.enqueue('+905321234567', 'order_shipped', language => 'en_US');
+             insert into postrider.attempt (lane, job, attempt, recipient_hash, counted, at)
+             select lane, id, 1, 1, true, clock_timestamp() from postrider.queue;
+             create function slowly() returns trigger language plpgsql as $$
+             begin perform pg_sleep(5); return new; end $$;
+             create trigger slowly before update on postrider.queue
+             for each row when (new.state = 'unknown') execute function slowly()",
+        )
+        .await
+        .unwrap();
+    let daemon = rig.daemon().await;
+    let states: Vec<String> = sqlx::query_scalar("select state from postrider.queue")
+        .fetch_all(rig.pool())
+        .await
+        .unwrap();
+    assert_eq!(states, ["unknown"]);
+    stop(daemon).await;
+}
+
 #[tokio::test]
 async fn one_of_several_processes_does_the_upkeep_and_another_when_it_is_gone() {
     let rig = Rig::new(Setup::quick(), "").await;
@@ -490,6 +517,19 @@ async fn take(database: &TestDatabase) -> BTreeSet<i16> {
         .unwrap();
     assert!(taken.iter().all(|taken| taken.held.epoch > 3), "{taken:?}");
     taken.iter().map(|taken| taken.held.shard).collect()
+}
+
+#[tokio::test]
+async fn what_one_take_over_saw_to_the_next_one_need_not() {
+    let database = expired().await;
+    assert_eq!(take(&database).await, [1, 2].into());
+    let oldest: f64 = sqlx::query_scalar(
+        "select extract(epoch from now() - min(settled_until))::float8 from postrider.lease where shard in (1, 2)",
+    )
+    .fetch_one(database.pool())
+    .await
+    .unwrap();
+    assert!(oldest < 60.0, "the next one looks back for {oldest} s");
 }
 
 #[tokio::test]

@@ -35,6 +35,9 @@ use crate::{
 pub const MARGIN: Duration = Duration::from_millis(1_200);
 /// All leases are renewed in one statement this often, or more often where they are short.
 const RENEW_EVERY: Duration = Duration::from_secs(1);
+/// A take-over sees to what was left open, which may be much. Who holds nothing meanwhile misses nothing and may wait so long;
+/// given up sooner, it would begin anew for ever.
+const TAKE_OVER_MAX: Duration = Duration::from_secs(15);
 /// The database's clock may be read a moment later than ours; a lease that ran out is looked at so much after.
 const EXPIRED: Duration = Duration::from_millis(10);
 
@@ -114,7 +117,11 @@ impl Leasing {
             // Known anew when the round succeeds: one that fails is not repeated at once.
             next.look_at = Duration::MAX;
             // A database that does not answer for as long as this has given our leases to others.
-            let round = tokio::time::timeout(self.holder.ttl, self.round(holdings, next)).await;
+            let at_most = match holdings.held().is_empty() {
+                true => self.holder.ttl.max(TAKE_OVER_MAX),
+                false => self.holder.ttl,
+            };
+            let round = tokio::time::timeout(at_most, self.round(holdings, next)).await;
             next.missed = !matches!(round, Ok(Ok(())));
             match round {
                 Ok(Ok(())) => {}

@@ -108,8 +108,8 @@ async fn take_unlocked(
     )
     .fetch_all(&mut *transaction)
     .await?;
-    if let Some(since) = rows.iter().filter_map(|row| row.settled_until).min() {
-        let shards: Vec<i16> = rows.iter().map(|row| row.shard).collect();
+    let shards: Vec<i16> = rows.iter().map(|row| row.shard).collect();
+    if let Some(since) = rows.iter().filter_map(|row| row.open_since).min() {
         let orphans = sqlx::query_file!("src/store/lease_orphans.sql", &shards, since)
             .execute(&mut *transaction)
             .await?
@@ -121,6 +121,14 @@ async fn take_unlocked(
             );
         }
     }
+    // With many open attempts that took a while.
+    sqlx::query!(
+        "update postrider.lease set expires_at = clock_timestamp() + $2 where shard = any ($1)",
+        &shards,
+        interval(holder.ttl)
+    )
+    .execute(&mut *transaction)
+    .await?;
     transaction.commit().await?;
     let taken = rows.into_iter().map(|row| Taken {
         held: Held {
