@@ -9,9 +9,9 @@
 //! [`Pairs::keep`], which may still say no when the provider has refused the pair meanwhile, or [`Pairs::release`] when
 //! the job is not sent after all. The token is taken at the slot, since it is the posts that the provider counts.
 //!
-//! The provider counts them as they arrive, and the first of a burst may be slow on its way: whoever comes after a bucket
-//! was empty comes [`LAG`] later than the bucket alone says, once for the whole burst. So no window holds too many by
-//! arrivals either, in whichever order they come, as long as none takes longer than that.
+//! The provider counts them as they arrive, and the first of a burst may be slow on its way, which its tokens come back by:
+//! whoever goes on a token that came back goes [`LAG`] later than the bucket alone says, once for the whole burst. So no
+//! window holds too many by arrivals either, in whichever order they come, as long as none takes longer than that.
 //!
 //! A bucket is kept only while it is not full, stopped or promised, and at most as many as the caller allows. When more
 //! are needed at once, those are forgotten that miss least, and these pairs may send as many messages too early as their
@@ -75,8 +75,9 @@ struct Bucket {
     full_at: Moment,
     /// Tokens that are promised and not yet taken.
     promised: u32,
-    /// Whether no token was left since it was full last.
-    was_empty: bool,
+    /// Tokens that were promised or taken since it was full last, at the provider too. From a whole burst on they are tokens
+    /// that came back.
+    used: u32,
     /// Refusals by the provider in a row.
     refusals: u32,
     /// The last stop ends here.
@@ -87,17 +88,16 @@ impl Bucket {
     const FULL: Self = Self {
         full_at: Moment::LONG_AGO,
         promised: 0,
-        was_empty: false,
+        used: 0,
         refusals: 0,
         stopped_until: Moment::LONG_AGO,
     };
 
     /// When a token is there that nobody was promised, the provider has it too, and no stop holds.
     fn free_at(&self, allowance: Allowance) -> Moment {
-        let lag = if self.was_empty {
-            allowance.lag()
-        } else {
-            Duration::ZERO
+        let lag = match self.used >= allowance.burst {
+            true => allowance.lag(),
+            false => Duration::ZERO,
         };
         (self.token_at(allowance) + lag).max(self.stopped_until)
     }
@@ -108,24 +108,31 @@ impl Bucket {
     }
 
     fn promise(&mut self, allowance: Allowance, at: Moment) {
-        self.was_empty &= self.full_at > at;
+        self.use_one(allowance, at);
         self.promised = self.promised.saturating_add(1);
-        self.note_empty(allowance, at);
+    }
+
+    /// A promise is over, and nothing was posted.
+    fn release(&mut self) {
+        self.promised = self.promised.saturating_sub(1);
+        self.used = self.used.saturating_sub(1);
+    }
+
+    /// One is to be promised or taken.
+    fn use_one(&mut self, allowance: Allowance, at: Moment) {
+        if self.full_at + allowance.lag() <= at {
+            self.used = self.promised;
+        }
+        self.used = self.used.saturating_add(1);
     }
 
     fn take(&mut self, allowance: Allowance, at: Moment) {
-        self.was_empty &= self.full_at > at;
         self.full_at = self.full_at.max(at) + allowance.refill;
-        self.note_empty(allowance, at);
-    }
-
-    fn note_empty(&mut self, allowance: Allowance, at: Moment) {
-        self.was_empty |= self.token_at(allowance) > at;
     }
 
     /// From then on it says nothing that a new bucket would not say.
-    fn matters_until(&self) -> Moment {
-        self.full_at.max(self.stopped_until)
+    fn matters_until(&self, allowance: Allowance) -> Moment {
+        (self.full_at + allowance.lag()).max(self.stopped_until)
     }
 }
 
@@ -201,16 +208,19 @@ impl Pairs {
     pub fn keep(&mut self, pair: Pair, now: Moment) -> Result<(), Moment> {
         let allowance = self.allowance;
         let bucket = self.bucket(pair, now);
-        bucket.promised = bucket.promised.saturating_sub(1);
         // The promises of others do not stand before this one, and the lag stood before the promise.
         let alone = Bucket {
             promised: 0,
-            was_empty: false,
+            used: 0,
             ..*bucket
         };
         match alone.free_at(allowance) {
-            free_at if free_at > now => Err(free_at),
+            free_at if free_at > now => {
+                bucket.release();
+                Err(free_at)
+            }
             _ => {
+                bucket.promised = bucket.promised.saturating_sub(1);
                 bucket.take(allowance, now);
                 Ok(())
             }
@@ -220,7 +230,7 @@ impl Pairs {
     /// The promised post does not leave.
     pub fn release(&mut self, pair: Pair) {
         if let Some(bucket) = self.buckets.get_mut(&pair) {
-            bucket.promised = bucket.promised.saturating_sub(1);
+            bucket.release();
         }
     }
 
@@ -237,7 +247,7 @@ impl Pairs {
         bucket.stopped_until = now + pair_wait(bucket.refusals);
         // The provider has seen more than we have: its bucket is empty, and ours has no more than the one to try with. What
         // is on the wire has come there.
-        bucket.was_empty = false;
+        bucket.used = allowance.burst.saturating_sub(1);
         bucket.full_at = bucket
             .full_at
             .max(bucket.stopped_until + allowance.before_full(1));
@@ -263,14 +273,16 @@ impl Pairs {
         for (pair, count) in posts {
             let bucket = self.bucket(pair, now);
             bucket.full_at = bucket.full_at.max(now + allowance.refill * count);
-            bucket.note_empty(allowance, now);
+            bucket.used = bucket.used.max(count);
         }
     }
 
     /// Counts a message that the pair got by another way than ours, so that no token was promised for it.
     pub fn count(&mut self, pair: Pair, at: Moment, now: Moment) {
         let allowance = self.allowance;
-        self.bucket(pair, now).take(allowance, at);
+        let bucket = self.bucket(pair, now);
+        bucket.use_one(allowance, at);
+        bucket.take(allowance, at);
     }
 
     /// How many pairs are remembered.
@@ -289,10 +301,11 @@ impl Pairs {
         if self.buckets.len() >= self.sweep_at && !self.buckets.contains_key(&pair) {
             self.sweep(now);
         }
+        let allowance = self.allowance;
         match self.buckets.entry(pair) {
             Entry::Occupied(bucket) => {
                 let bucket = bucket.into_mut();
-                if bucket.matters_until() <= now {
+                if bucket.matters_until(allowance) <= now {
                     // As if it had been swept out: what a pair may do does not depend on when that happens.
                     bucket.refusals = 0;
                 }
@@ -304,10 +317,15 @@ impl Pairs {
 
     /// Forgets what does not matter any more and, if that is not enough, what matters least.
     fn sweep(&mut self, now: Moment) {
+        let allowance = self.allowance;
         self.forget_until(now);
         let left = self.buckets.len();
         if left >= self.max {
-            let mut ends: Vec<Moment> = self.buckets.values().map(Bucket::matters_until).collect();
+            let mut ends: Vec<Moment> = self
+                .buckets
+                .values()
+                .map(|bucket| bucket.matters_until(allowance))
+                .collect();
             let least = (left - self.max + self.max / FORGET_ONE_IN).min(left - 1);
             let end = *ends.select_nth_unstable(least).1;
             self.forget_until(end);
@@ -321,8 +339,9 @@ impl Pairs {
 
     /// Forgets the buckets that do not matter after `end`, except those that are promised.
     fn forget_until(&mut self, end: Moment) {
+        let allowance = self.allowance;
         self.buckets
-            .retain(|_, bucket| bucket.promised > 0 || bucket.matters_until() > end);
+            .retain(|_, bucket| bucket.promised > 0 || bucket.matters_until(allowance) > end);
     }
 }
 

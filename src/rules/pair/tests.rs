@@ -305,6 +305,42 @@ fn the_first_of_a_burst_may_be_as_slow_as_the_lag_and_no_slower() {
     assert!(violation(&arrivals(slower)).is_some(), "the judge sees it");
 }
 
+/// Found by the schedules below: no token was ever missing, and yet the last two went on tokens that the late arrival of the
+/// first had not brought back at the provider.
+#[test]
+fn a_token_that_came_back_is_later_at_the_provider_also_when_the_bucket_was_never_empty() {
+    let mut pairs = pairs();
+    assert_eq!(
+        (0..29)
+            .filter(|_| post(&mut pairs, PAIR, at(0)).is_ok())
+            .count(),
+        29
+    );
+    let mut arrivals = vec![(PAIR, at(0) + LAG); 29];
+    let now = at(12);
+    let more = burst(&mut pairs, PAIR, now);
+    arrivals.extend((0..more).map(|_| (PAIR, now)));
+    assert_eq!(violation(&arrivals), None);
+    assert_eq!(
+        more,
+        45 - 29 + 1,
+        "the second token is back at the provider in 4 s"
+    );
+}
+
+#[test]
+fn a_bucket_that_is_full_here_is_not_yet_full_at_the_provider() {
+    let mut pairs = pairs();
+    let first = burst(&mut pairs, PAIR, at(0));
+    let mut arrivals = vec![(PAIR, at(0) + LAG); first];
+    let full_at = at(6 * 45);
+    let second = burst(&mut pairs, PAIR, full_at);
+    arrivals.extend((0..second).map(|_| (PAIR, full_at)));
+    assert_eq!(violation(&arrivals), None);
+    assert_eq!(second, 44);
+    assert_eq!(burst(&mut pairs, PAIR, full_at + LAG), 1);
+}
+
 /// How wrong the buckets of a play are.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fault {
