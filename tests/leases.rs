@@ -430,11 +430,14 @@ async fn a_take_over_that_takes_longer_than_a_lease_comes_to_its_end() {
         .await
         .unwrap();
     let daemon = rig.daemon().await;
-    let states: Vec<String> = sqlx::query_scalar("select state from postrider.queue")
-        .fetch_all(rig.pool())
-        .await
-        .unwrap();
-    assert_eq!(states, ["unknown"]);
+    eventually("what was left open to be seen to", || async {
+        let state: String = sqlx::query_scalar("select state from postrider.queue")
+            .fetch_one(rig.pool())
+            .await
+            .unwrap();
+        (state == "unknown").then_some(())
+    })
+    .await;
     stop(daemon).await;
 }
 
