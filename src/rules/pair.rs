@@ -9,9 +9,9 @@
 //! [`Pairs::keep`], which may still say no when the provider has refused the pair meanwhile, or [`Pairs::release`] when
 //! the job is not sent after all. The token is taken at the slot, since it is the posts that the provider counts.
 //!
-//! The provider counts them as they arrive, and the first of a burst may be slow on its way, which its tokens come back by:
-//! whoever goes on a token that came back goes [`LAG`] later than the bucket alone says, once for the whole burst. So no
-//! window holds too many by arrivals either, in whichever order they come, as long as none takes longer than that.
+//! The provider counts them as they arrive. The first of a burst may be slow on its way, and then its token comes back as much
+//! later there: so what goes on a token that came back goes [`LAG`] later than the bucket alone says. No window holds too
+//! many by arrivals either, in whichever order they come, as long as none takes longer than that.
 //!
 //! A bucket is kept only while it is not full, stopped or promised, and at most as many as the caller allows. When more
 //! are needed at once, those are forgotten that miss least, and these pairs may send as many messages too early as their

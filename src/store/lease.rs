@@ -108,8 +108,8 @@ async fn take_unlocked(
     )
     .fetch_all(&mut *transaction)
     .await?;
-    let shards: Vec<i16> = rows.iter().map(|row| row.shard).collect();
     if let Some(since) = rows.iter().filter_map(|row| row.open_since).min() {
+        let shards: Vec<i16> = rows.iter().map(|row| row.shard).collect();
         let orphans = sqlx::query_file!("src/store/lease_orphans.sql", &shards, since)
             .execute(&mut *transaction)
             .await?
@@ -120,15 +120,15 @@ async fn take_unlocked(
                 "{orphans} attempts were left open by a former run; they wait for their receipts"
             );
         }
+        // That may have taken a while: the lease counts from its end.
+        sqlx::query!(
+            "update postrider.lease set expires_at = clock_timestamp() + $2 where shard = any ($1)",
+            &shards,
+            interval(holder.ttl)
+        )
+        .execute(&mut *transaction)
+        .await?;
     }
-    // With many open attempts that took a while.
-    sqlx::query!(
-        "update postrider.lease set expires_at = clock_timestamp() + $2 where shard = any ($1)",
-        &shards,
-        interval(holder.ttl)
-    )
-    .execute(&mut *transaction)
-    .await?;
     transaction.commit().await?;
     let taken = rows.into_iter().map(|row| Taken {
         held: Held {
