@@ -440,9 +440,14 @@ async fn jobs_that_move_between_numbers_while_instances_are_killed_are_sent_once
     let (places, running) = two_instances(&storm).await;
     let mut running = running.map(Some);
     let mut logs = Vec::new();
+    // Some are taken and not answered, so that it is not known of them when they could move.
+    let fault = FaultRule::share(0.3, Fault::ResetAfterAccepting);
+    storm.rig.sandbox.control().fault(fault);
     for round in 0..rounds(2) {
-        let paused = pause_half(&mut storm).await;
         storm.enqueue().await;
+        // In the middle of sending.
+        sleep(Duration::from_millis(storm.chance.random_range(50..400))).await;
+        let paused = pause_half(&mut storm).await;
         // A number is stopped for 5 s before its jobs move; whoever moves them is killed about then, and so is who gets them.
         let moment = storm.chance.random_range(4_500..6_500);
         sleep(Duration::from_millis(moment)).await;
