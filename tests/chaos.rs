@@ -76,7 +76,7 @@ fn config(on_unknown: &str) -> String {
 /// For what is not about unknown outcomes: on a busy machine 0.8 s pass before a request is read, and what is twice without an
 /// answer is given up.
 fn patient_config() -> String {
-    configured(Duration::from_secs(4), Duration::from_secs(8), "resend")
+    configured(Duration::from_secs(4), Duration::from_secs(20), "resend")
 }
 
 fn configured(request_timeout: Duration, resolve_after: Duration, on_unknown: &str) -> String {
@@ -436,11 +436,14 @@ async fn pause_half(storm: &mut Storm) -> Vec<String> {
 // The sandbox goes on while a command is waited for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jobs_that_move_between_numbers_while_instances_are_killed_are_sent_once() {
-    let mut storm = Storm::configured(database().await, setup(), &patient_config()).await;
+    let mut setup = setup();
+    // Later than jobs move.
+    setup.webhooks.sent_after = Delay::fixed(7_000);
+    let mut storm = Storm::configured(database().await, setup, &patient_config()).await;
     let (places, running) = two_instances(&storm).await;
     let mut running = running.map(Some);
     let mut logs = Vec::new();
-    // Some are taken and not answered, so that it is not known of them when they could move.
+    // Some are taken and not answered: when jobs move, nobody knows of these whether they were.
     let fault = FaultRule::share(0.3, Fault::ResetAfterAccepting);
     storm.rig.sandbox.control().fault(fault);
     for round in 0..rounds(2) {
