@@ -411,34 +411,92 @@ async fn a_code_for_a_killed_owner_leaves_within_the_lease_and_a_second_with_a_f
     assert!(took < Duration::from_secs(5 + 5), "{took:?}");
 }
 
+/// A job that waits in this lane, with an attempt that is left open; to see to it takes longer than a lease.
+async fn leave_open(pool: &PgPool, lane: i32) {
+    pool.execute(
+        "select postrider.enqueue('+905321234567', 'order_shipped', language => 'en_US', not_before => now() + interval '1 hour');
+         insert into postrider.attempt (lane, job, attempt, recipient_hash, counted, at)
+         select lane, id, 1, 1, true, clock_timestamp() from postrider.queue;
+         create function slowly() returns trigger language plpgsql as $$
+         begin perform pg_sleep(5); return new; end $$;
+         create trigger slowly before update on postrider.queue
+         for each row when (new.state = 'unknown') execute function slowly()",
+    )
+    .await
+    .unwrap();
+    for table in ["queue", "attempt"] {
+        sqlx::query(sqlx::AssertSqlSafe(format!(
+            "update postrider.{table} set lane = $1"
+        )))
+        .bind(lane)
+        .execute(pool)
+        .await
+        .unwrap();
+    }
+}
+
+async fn is_seen_to(pool: &PgPool) {
+    eventually("what was left open to be seen to", || async {
+        let state: String = sqlx::query_scalar("select state from postrider.queue")
+            .fetch_one(pool)
+            .await
+            .unwrap();
+        (state == "unknown").then_some(())
+    })
+    .await;
+}
+
 /// However much was left open: given up at the end of a lease and begun anew, it would never end.
 #[tokio::test]
 async fn a_take_over_that_takes_longer_than_a_lease_comes_to_its_end() {
     let config = format!("[dispatch]\nlease_ttl_ms = {}\n", TTL.as_millis());
     let rig = Rig::new(Setup::quick().numbers(1, 10), &config).await;
     rig.prepare().await;
-    rig.pool()
-        .execute(
-            "select postrider.enqueue('+905321234567', 'order_shipped', language => 'en_US');
-             insert into postrider.attempt (lane, job, attempt, recipient_hash, counted, at)
-             select lane, id, 1, 1, true, clock_timestamp() from postrider.queue;
-             create function slowly() returns trigger language plpgsql as $$
-             begin perform pg_sleep(5); return new; end $$;
-             create trigger slowly before update on postrider.queue
-             for each row when (new.state = 'unknown') execute function slowly()",
-        )
+    let lane: i32 = sqlx::query_scalar("select lane from postrider.number where configured")
+        .fetch_one(rig.pool())
         .await
         .unwrap();
+    leave_open(rig.pool(), lane).await;
     let daemon = rig.daemon().await;
-    eventually("what was left open to be seen to", || async {
-        let state: String = sqlx::query_scalar("select state from postrider.queue")
-            .fetch_one(rig.pool())
-            .await
-            .unwrap();
-        (state == "unknown").then_some(())
-    })
-    .await;
+    is_seen_to(rig.pool()).await;
     stop(daemon).await;
+}
+
+#[tokio::test]
+async fn who_takes_over_for_longer_than_a_lease_keeps_what_it_holds() {
+    let fleet = Fleet::new(4, 10, Duration::ZERO).await;
+    let [one, two] = [(); 2].map(|()| fleet.rig.instance());
+    let dies = one.start(&DISPATCH).await;
+    fleet.spread(&[4]).await;
+    let _lives = two.start(&DISPATCH).await;
+    fleet.spread(&[2, 2]).await;
+    let epochs = || async {
+        let rows: Vec<(i16, i64)> =
+            sqlx::query_as("select shard, epoch from postrider.lease where instance = $1")
+                .bind(two.id())
+                .fetch_all(fleet.pool())
+                .await
+                .unwrap();
+        BTreeMap::from_iter(rows)
+    };
+    let before = epochs().await;
+    let lane: i32 = sqlx::query_scalar(
+        "select min(lane) from postrider.number join postrider.lease using (shard) where instance = $1",
+    )
+    .bind(one.id())
+    .fetch_one(fleet.pool())
+    .await
+    .unwrap();
+    leave_open(fleet.pool(), lane).await;
+    dies.kill();
+    is_seen_to(fleet.pool()).await;
+    fleet.spread(&[4]).await;
+    let after = epochs().await;
+    let kept: BTreeMap<i16, i64> = before.keys().map(|shard| (*shard, after[shard])).collect();
+    assert_eq!(
+        kept, before,
+        "a lease that was lost is taken in a new epoch"
+    );
 }
 
 #[tokio::test]

@@ -33,6 +33,8 @@ pub struct Holdings {
 #[derive(Debug, Clone, Copy)]
 struct Holding {
     epoch: i64,
+    /// The deadline is that of the last renewal: what was taken since may run out before.
+    renewed: bool,
     /// Nothing may be posted before this.
     free_at: Duration,
     /// Since when it is to be given back.
@@ -54,20 +56,22 @@ impl Holdings {
     pub fn renewed(&mut self, still: &[Held], deadline: Duration) -> usize {
         let before = self.shards.len();
         self.shards.retain(|shard, holding| {
-            still.contains(&Held {
+            holding.renewed = still.contains(&Held {
                 shard: *shard,
                 epoch: holding.epoch,
-            })
+            });
+            holding.renewed
         });
         self.deadline = deadline;
         before - self.shards.len()
     }
 
-    /// These were taken just now.
+    /// These were taken just now; they are sent for from the next renewal on.
     pub fn took(&mut self, taken: &[Taken], now: Duration) {
         for Taken { held, free_in } in taken {
             let holding = Holding {
                 epoch: held.epoch,
+                renewed: false,
                 free_at: now.saturating_add(*free_in),
                 leaving_since: None,
             };
@@ -139,7 +143,7 @@ impl Holdings {
             .partition(|(_, holding)| holding.leaving_since.is_some());
         let free = kept
             .into_iter()
-            .filter(|(_, holding)| holding.free_at <= now);
+            .filter(|(_, holding)| holding.renewed && holding.free_at <= now);
         let epoch = |(shard, holding): (&i16, &Holding)| (*shard, holding.epoch);
         Leases {
             epochs: free.map(epoch).collect(),
@@ -178,7 +182,13 @@ mod tests {
             })
             .collect();
         holdings.took(&taken, ms(0));
+        renew(&mut holdings);
         holdings
+    }
+
+    fn renew(holdings: &mut Holdings) {
+        let held = holdings.held();
+        assert_eq!(holdings.renewed(&held, ms(9)), 0);
     }
 
     fn sent_for(holdings: &Holdings, now: Duration) -> BTreeSet<i16> {
@@ -193,10 +203,24 @@ mod tests {
             free_in: ms(900),
         };
         holdings.took(&[resting], ms(100));
+        renew(&mut holdings);
         assert_eq!(sent_for(&holdings, ms(100)), [1].into());
         assert_eq!(holdings.next_free(ms(100)), Some(ms(1_000)));
         assert_eq!(sent_for(&holdings, ms(1_000)), [1, 2].into());
         assert_eq!(holdings.next_free(ms(1_000)), None);
+    }
+
+    #[test]
+    fn what_was_taken_since_the_last_renewal_is_not_sent_for_before_the_next() {
+        let mut holdings = holdings(&[1]);
+        let taken = Taken {
+            held: held(2),
+            free_in: ms(0),
+        };
+        holdings.took(&[taken], ms(100));
+        assert_eq!(sent_for(&holdings, ms(100)), [1].into());
+        renew(&mut holdings);
+        assert_eq!(sent_for(&holdings, ms(100)), [1, 2].into());
     }
 
     #[test]

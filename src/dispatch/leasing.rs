@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -35,9 +38,9 @@ use crate::{
 pub const MARGIN: Duration = Duration::from_millis(1_200);
 /// All leases are renewed in one statement this often, or more often where they are short.
 const RENEW_EVERY: Duration = Duration::from_secs(1);
-/// A take-over sees to what was left open, which may be much. Who holds nothing meanwhile misses nothing and may wait so long;
-/// given up sooner, it would begin anew for ever.
-const TAKE_OVER_MAX: Duration = Duration::from_secs(15);
+/// A take-over sees to what was left open, which may be much: given up sooner, it would begin anew for ever. What is held
+/// already is renewed meanwhile.
+pub const TAKE_OVER_MAX: Duration = Duration::from_secs(15);
 /// The database's clock may be read a moment later than ours; a lease that ran out is looked at so much after.
 const EXPIRED: Duration = Duration::from_millis(10);
 
@@ -72,8 +75,8 @@ pub fn heard_of_within(ttl: Duration) -> Duration {
     ttl * 3 / 5
 }
 
-/// How long a take-over waits for attempts of a former holder before it ends their sessions. Less than the time in which our
-/// own leases have to be renewed, because nothing is renewed meanwhile.
+/// How long a take-over waits for attempts of a former holder before it ends their sessions: less than an owner may post
+/// without a renewal, so that the shards are not idle for much longer than the lease that ran out.
 #[must_use]
 pub fn patience(ttl: Duration) -> Duration {
     ttl.saturating_sub(MARGIN) / 4
@@ -85,6 +88,8 @@ impl Leasing {
     pub async fn run(mut self, drain: CancellationToken, close: CancellationToken) {
         let mut holdings = Holdings::default();
         let mut next = Next::default();
+        // At most one at a time; what is under way at the end is given up.
+        let mut taking = JoinSet::new();
         loop {
             let wake_in = next.wake_at.saturating_sub(boot_time());
             let mut quiet = Vec::new();
@@ -95,10 +100,18 @@ impl Leasing {
                     next = Next { draining: true, ..Next::default() };
                 }
                 Some(first) = self.quiet.recv() => quiet.push(first),
+                Some(taken) = taking.join_next() => {
+                    took(&mut holdings, taken.unwrap_or_default());
+                    // Only what is renewed is sent for.
+                    next.round_at = Duration::ZERO;
+                }
                 () = tokio::time::sleep(wake_in) => {}
             }
             quiet.extend(std::iter::from_fn(|| self.quiet.try_recv().ok()));
-            self.turn(&mut holdings, &mut next, quiet).await;
+            let missing = self.turn(&mut holdings, &mut next, quiet).await;
+            if !missing.shards.is_empty() && taking.is_empty() {
+                taking.spawn(take(self.store.clone(), self.holder.clone(), missing));
+            }
         }
         let rest = holdings
             .held()
@@ -107,7 +120,9 @@ impl Leasing {
         self.give_back(&mut holdings, rest.collect()).await;
     }
 
-    async fn turn(&self, holdings: &mut Holdings, next: &mut Next, quiet: Vec<Quiet>) {
+    /// Returns what is to be taken.
+    async fn turn(&self, holdings: &mut Holdings, next: &mut Next, quiet: Vec<Quiet>) -> Missing {
+        let mut missing = Missing::default();
         let returned = quiet
             .into_iter()
             .filter_map(|quiet| holdings.returned(quiet));
@@ -117,14 +132,10 @@ impl Leasing {
             // Known anew when the round succeeds: one that fails is not repeated at once.
             next.look_at = Duration::MAX;
             // A database that does not answer for as long as this has given our leases to others.
-            let at_most = match holdings.held().is_empty() {
-                true => self.holder.ttl.max(TAKE_OVER_MAX),
-                false => self.holder.ttl,
-            };
-            let round = tokio::time::timeout(at_most, self.round(holdings, next)).await;
-            next.missed = !matches!(round, Ok(Ok(())));
+            let round = tokio::time::timeout(self.holder.ttl, self.round(holdings, next)).await;
+            next.missed = !matches!(round, Ok(Ok(_)));
             match round {
-                Ok(Ok(())) => {}
+                Ok(Ok(found)) => missing = found,
                 Ok(Err(error)) => tracing::warn!(%error, "the leases could not be renewed"),
                 Err(_) => tracing::warn!("the database did not answer a renewal of the leases"),
             }
@@ -134,10 +145,15 @@ impl Leasing {
         next.wake_at = holdings
             .next_free(boot_time())
             .map_or(wake_at, |free_at| free_at.min(wake_at));
+        missing
     }
 
-    /// Renews, looks who has what, and takes.
-    async fn round(&self, holdings: &mut Holdings, next: &mut Next) -> Result<(), sqlx::Error> {
+    /// Renews, and looks who has what and what is missing.
+    async fn round(
+        &self,
+        holdings: &mut Holdings,
+        next: &mut Next,
+    ) -> Result<Missing, sqlx::Error> {
         let pool = self.store.pool();
         // The deadline counts from before the database is asked: its clock started later than ours.
         let asked = boot_time();
@@ -155,19 +171,16 @@ impl Leasing {
         }
         let seen_at = boot_time();
         let wanted = wanted(&self.holder.instance, &table, next.missed);
-        let mut missing = holdings.aim(&wanted, seen_at);
-        let forgotten = forgotten(&self.holder.instance, &table, holdings);
-        missing.extend(&forgotten);
-        missing.sort_unstable();
-        missing.dedup();
-        if !missing.is_empty() && !next.draining {
-            let taken = lease::take(pool, &self.holder, &missing).await?;
-            let taken = rested(taken, &forgotten);
-            holdings.took(&taken, boot_time());
-            if !taken.is_empty() {
-                tracing::info!(shards = taken.len(), "took {} shards", taken.len());
-            }
+        let mut missing = Missing {
+            shards: holdings.aim(&wanted, seen_at),
+            forgotten: forgotten(&self.holder.instance, &table, holdings),
+        };
+        match next.draining {
+            true => missing = Missing::default(),
+            false => missing.shards.extend(&missing.forgotten),
         }
+        missing.shards.sort_unstable();
+        missing.shards.dedup();
         next.look_at = next_expiry(&self.holder.instance, &table, seen_at);
         let overdue = holdings.overdue(self.give_back_within, boot_time());
         self.give_back(holdings, overdue).await;
@@ -177,7 +190,7 @@ impl Leasing {
         {
             self.changed.notify_one();
         }
-        Ok(())
+        Ok(missing)
     }
 
     async fn give_back(&self, holdings: &mut Holdings, returned: Vec<Returned>) {
@@ -205,6 +218,38 @@ impl Leasing {
             self.held.send_replace(leases.epochs.len());
         }
         self.crew.tell(|| Event::Leases(leases.clone()));
+    }
+}
+
+/// What this instance should have and does not.
+#[derive(Debug, Default)]
+struct Missing {
+    shards: Vec<i16>,
+    /// Those of them that are ours by the table alone.
+    forgotten: Vec<i16>,
+}
+
+/// Takes them; what cannot be had now is missing in the next round too.
+async fn take(store: Store, holder: Holder, missing: Missing) -> Vec<Taken> {
+    let at_most = holder.ttl.max(TAKE_OVER_MAX);
+    let taking = lease::take(store.pool(), &holder, &missing.shards);
+    match tokio::time::timeout(at_most, taking).await {
+        Ok(Ok(taken)) => rested(taken, &missing.forgotten),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "shards could not be taken");
+            Vec::new()
+        }
+        Err(_) => {
+            tracing::warn!("the database did not answer a take-over of shards");
+            Vec::new()
+        }
+    }
+}
+
+fn took(holdings: &mut Holdings, taken: Vec<Taken>) {
+    holdings.took(&taken, boot_time());
+    if !taken.is_empty() {
+        tracing::info!(shards = taken.len(), "took {} shards", taken.len());
     }
 }
 

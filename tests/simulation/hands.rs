@@ -60,6 +60,8 @@ pub(crate) struct Instance {
     pub(crate) holdings: Holdings,
     /// Whether a round about the leases is under way.
     pub(crate) is_in_round: bool,
+    /// Whether it takes shards over, beside the rounds.
+    pub(crate) is_taking: bool,
     /// Whether the last one failed.
     pub(crate) missed: bool,
     /// How far each lane was read at the farthest; only for who never goes back.

@@ -8,7 +8,8 @@ use postrider::{
         event::Event,
         holdings::Holdings,
         leasing::{
-            MARGIN, forgotten, heard_of_within, next_expiry, patience, renew_every, rested, wanted,
+            MARGIN, TAKE_OVER_MAX, forgotten, heard_of_within, next_expiry, patience, renew_every,
+            rested, wanted,
         },
     },
     store::{
@@ -69,7 +70,8 @@ impl Sim {
         let mut missing: BTreeSet<i16> = instance.holdings.aim(&wanted, at).into_iter().collect();
         let forgotten = forgotten(&me, &table, &instance.holdings);
         missing.extend(&forgotten);
-        let is_taking = !missing.is_empty() && !instance.is_draining;
+        let is_missing = !missing.is_empty() && !instance.is_draining && !instance.is_taking;
+        instance.is_taking |= is_missing;
         // The table is looked at again when the first lease of another runs out.
         let look_at = next_expiry(&me, &table, at).saturating_sub(UPTIME);
         if look_at < asked_at + renew_every(TTL) {
@@ -77,10 +79,10 @@ impl Sim {
                 sim.when_awake(who, move |sim| sim.look_at_table(who));
             });
         }
-        match is_taking {
-            true => self.take_over(who, asked_at, missing.into_iter().collect(), forgotten),
-            false => self.see_to_the_rest(who, asked_at),
+        if is_missing {
+            self.take_over(who, missing.into_iter().collect(), forgotten);
         }
+        self.see_to_the_rest(who, asked_at);
     }
 
     /// A lease of another may have run out between two rounds.
@@ -91,12 +93,13 @@ impl Sim {
         }
     }
 
-    /// Waits for what a former holder has under way, and ends its session when that takes too long.
-    fn take_over(&mut self, who: Who, asked_at: Duration, shards: Vec<i16>, forgotten: Vec<i16>) {
+    /// Waits for what a former holder has under way, and ends its session when that takes too long. What is taken is sent for
+    /// from the next renewal on.
+    fn take_over(&mut self, who: Who, shards: Vec<i16>, forgotten: Vec<i16>) {
         let given_up_at = self.now + patience(TTL);
         self.ask(
             who,
-            TTL,
+            TAKE_OVER_MAX,
             move |sim, now| {
                 if sim.database.holds_lease(&shards) {
                     if sim.now < given_up_at {
@@ -106,14 +109,13 @@ impl Sim {
                 }
                 Some(sim.database.take(who.instance, &shards, now))
             },
-            move |sim, taken| match taken {
-                Some(taken) => {
-                    let at = UPTIME + sim.now;
-                    let taken = rested(taken, &forgotten);
-                    sim.instance(who).holdings.took(&taken, at);
-                    sim.see_to_the_rest(who, asked_at);
-                }
-                None => sim.end_round(who, asked_at, true),
+            move |sim, taken| {
+                let at = UPTIME + sim.now;
+                let taken = rested(taken.unwrap_or_default(), &forgotten);
+                let instance = sim.instance(who);
+                instance.is_taking = false;
+                instance.holdings.took(&taken, at);
+                sim.look_at_table(who);
             },
         );
     }
