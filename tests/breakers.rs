@@ -235,6 +235,27 @@ async fn a_paused_template_stops_on_every_number_and_other_templates_go_on() {
 }
 
 #[tokio::test]
+async fn a_template_stopped_by_an_answer_is_read_anew_by_whichever_process_syncs() {
+    let rig = Rig::new(Setup::quick(), FAST).await;
+    rig.prepare().await;
+    let mut sends = rig.postrider.start(&["--only", "dispatch"]);
+    sends.logs("ready").await;
+    let person = recipients(1);
+    rig.opt_in(&person).await;
+    let asked = "select count(*)::text from postrider.account where sync_asked_at is not null and waba_id = $1";
+    let account = account(&rig).await;
+    assert_eq!(text(&rig, asked, &account).await, "0");
+    rig.sandbox
+        .control()
+        .fault(refuse(132_015).template("order_shipped"));
+    order(&rig, &person[0]).await;
+    eventually("the lists to be asked for", || async {
+        (text(&rig, asked, &account).await == "1").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_stop_outlasts_a_kill_and_is_probed_by_nobody() {
     let (rig, daemon) = rig().await;
     let (here, _) = by_number(&rig).await;

@@ -98,7 +98,6 @@ pub(super) fn start(
         store: shared.store.clone(),
         learned: told,
         changed: Arc::clone(&changed),
-        resync: Arc::clone(&shared.sync_asked),
     };
     service.spawn(
         "effects",

@@ -22,7 +22,7 @@ use crate::{
         facts::{self, By, Pause, Scope},
         is_away,
         people::{self, Link},
-        within,
+        sync, within,
     },
 };
 
@@ -42,8 +42,6 @@ pub struct Applying {
     pub learned: mpsc::UnboundedReceiver<Learned>,
     /// Rung when facts changed.
     pub changed: Arc<Notify>,
-    /// Rung when the provider's lists should be read again.
-    pub resync: Arc<Notify>,
 }
 
 impl Applying {
@@ -97,7 +95,7 @@ impl Applying {
             Target::Number(_) => (Scope::Number, about.phone_number_id.clone()),
             Target::Account(account) => (Scope::Account, account.to_string()),
             Target::Template { account, name } => {
-                self.resync.notify_one();
+                sync::ask(self.store.pool(), account).await?;
                 let template = format!("{account}/{}/{}", name.name, name.language);
                 (Scope::Template, template)
             }

@@ -136,7 +136,7 @@ async fn apply(conn: &mut PgConnection, told: &Told, change: &Change) -> Result<
             until,
         } => pause_account(conn, told, *matter, reason, *until).await,
         Change::ResumeAccount { matter } => resume_account(conn, told, *matter).await,
-        Change::Resync => ask_for_sync(conn, &told.account).await,
+        Change::Resync => sync::ask(conn, &told.account).await,
         Change::Note {
             about,
             action,
@@ -177,7 +177,7 @@ async fn change_template(
         _ => return Ok(false),
     };
     let Some(listed_at) = listed_at(conn, told, template).await? else {
-        ask_for_sync(conn, &told.account).await?;
+        sync::ask(conn, &told.account).await?;
         return Ok(false);
     };
     let target = target(told, template);
@@ -304,7 +304,7 @@ async fn change_number_limit(
     recipients: Option<i32>,
 ) -> Result<bool, sqlx::Error> {
     let Some(number) = number(conn, told, display).await? else {
-        return ask_for_sync(conn, &told.account).await.map(|_| false);
+        return sync::ask(conn, &told.account).await.map(|_| false);
     };
     if !is_news(conn, told, &format!("number {number}"), "limit").await? {
         return Ok(false);
@@ -332,7 +332,7 @@ async fn change_number(
     verified_name: Option<&str>,
 ) -> Result<bool, sqlx::Error> {
     let Some(number) = number(conn, told, display).await? else {
-        return ask_for_sync(conn, &told.account).await.map(|_| false);
+        return sync::ask(conn, &told.account).await.map(|_| false);
     };
     let aspect = throughput_level.map_or("name", |_| "throughput");
     if !is_news(conn, told, &format!("number {number}"), aspect).await? {
@@ -429,17 +429,6 @@ async fn resume(
     .execute(conn)
     .await?;
     Ok(ended.rows_affected() > 0)
-}
-
-/// Returns whether nobody had asked yet.
-async fn ask_for_sync(conn: &mut PgConnection, account: &str) -> Result<bool, sqlx::Error> {
-    let asked = sqlx::query!(
-        "update postrider.account set sync_asked_at = now() where waba_id = $1 and sync_asked_at is null",
-        account
-    )
-    .execute(conn)
-    .await?;
-    Ok(asked.rows_affected() > 0)
 }
 
 async fn note(

@@ -1,7 +1,7 @@
 //! Writes down what the provider says of numbers, limits and templates.
 
 use serde_json::Value;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 
 /// A number, as the provider lists it. What it did not say is `None` and stays as it was.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -196,7 +196,22 @@ pub async fn templates(
     Ok(changes)
 }
 
-/// Whether a webhook told of something that we do not know, so that the lists should be read again. Whoever asks this does
+/// Asks whichever process syncs to read the lists again: something changed at the provider. Returns whether nobody had asked
+/// yet.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn ask(database: impl PgExecutor<'_>, account: &str) -> Result<bool, sqlx::Error> {
+    let asked = sqlx::query!(
+        "update postrider.account set sync_asked_at = now() where waba_id = $1 and sync_asked_at is null",
+        account
+    )
+    .execute(database)
+    .await?;
+    Ok(asked.rows_affected() > 0)
+}
+
+/// Whether a webhook or an answer told of something that we do not know, so that the lists should be read again. Whoever asks this does
 /// it: the next one is told no.
 ///
 /// # Errors
