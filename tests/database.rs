@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, time::Duration};
 use common::{
     TestDatabase,
     daemon::Daemon,
-    database_on, eventually,
+    database_on, eventually, get,
     proxy::{Target, Weather},
     rig::{Rig, recipients},
     server::{Mode, Server},
@@ -112,19 +112,9 @@ async fn ends_well(daemon: Daemon) {
     assert!(!log.contains("panicked"), "{log}");
 }
 
-/// What the daemon answers to monitoring.
-async fn asked(rig: &Rig, path: &str) -> (u16, String) {
-    // Another test of this process may have done so.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let url = format!("http://127.0.0.1:{}{path}", rig.ops_port);
-    let answer = client.get(url).send().await.unwrap();
-    (answer.status().as_u16(), answer.text().await.unwrap())
-}
-
 /// The number in a line of the metrics.
 async fn metric(rig: &Rig, line: &str) -> f64 {
-    let (_, text) = asked(rig, "/metrics").await;
+    let (_, text) = get(rig.ops_port, "/metrics").await.unwrap();
     let value = text.lines().find_map(|found| found.strip_prefix(line));
     value.map_or(0.0, |value| value.trim().parse().unwrap())
 }
@@ -240,7 +230,7 @@ async fn receipts_are_answered_503_while_the_database_is_away_and_are_in_it_when
         (metric(&rig, refused).await > 0.0).then_some(())
     })
     .await;
-    let (status, body) = asked(&rig, "/readyz").await;
+    let (status, body) = get(rig.ops_port, "/readyz").await.unwrap();
     assert_eq!(status, 503);
     assert!(
         body.contains("database: the database cannot be reached"),

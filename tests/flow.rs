@@ -7,7 +7,7 @@ mod common;
 use std::{collections::BTreeMap, time::Duration};
 
 use common::{
-    eventually,
+    eventually, get,
     rig::{Rig, recipients},
 };
 use postrider::{
@@ -220,6 +220,55 @@ async fn an_expired_job_is_told_as_such_also_on_a_number_that_is_stopped() {
     rig.becomes(id, "expired").await;
     assert_eq!(rig.job(id).await.1.as_deref(), Some("validity_ended"));
     assert!(rig.sandbox.ledger().is_empty());
+}
+
+#[tokio::test]
+async fn every_job_that_leaves_the_queue_is_counted_once_as_what_it_became() {
+    let rig = Rig::new(Setup::quick().numbers(1, 80), FAST).await;
+    let _daemon = rig.daemon().await;
+    let people = recipients(6);
+    rig.opt_in(&people[..5]).await;
+    // The answer is lost and the receipt settles it.
+    let fault = FaultRule::next(1, Fault::ResetAfterAccepting);
+    rig.sandbox.control().fault(fault);
+    for id in orders(rig.pool(), &people[..4]).await {
+        rig.arrives(JobId(id)).await;
+    }
+    order(rig.pool(), &people[5]).await;
+    let late = job(
+        rig.pool(),
+        &people[4],
+        "order_shipped",
+        r#"{"body": {"name": "Ada", "order": "1042", "carrier": "DHL"}}"#,
+        ", not_before => now() + interval '1 hour'",
+    )
+    .await;
+    sqlx::query("update postrider.queue set expires_at = now() where id = $1")
+        .bind(late)
+        .execute(rig.pool())
+        .await
+        .unwrap();
+    let counted = || async {
+        let (_, metrics) = get(rig.ops_port, "/metrics").await.unwrap();
+        let lines = metrics.lines();
+        let finished: Vec<String> = lines
+            .filter_map(|line| line.strip_prefix("postrider_jobs_finished_total"))
+            .map(str::to_owned)
+            .collect();
+        finished
+    };
+    let all = [
+        r#"{kind="order",reason="",state="accepted"} 4"#,
+        r#"{kind="order",reason="no_opt_in",state="rejected"} 1"#,
+        r#"{kind="order",reason="validity_ended",state="expired"} 1"#,
+    ];
+    eventually("all to be counted", || async {
+        (counted().await.len() == all.len()).then_some(())
+    })
+    .await;
+    // Whatever is counted twice has been by then.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(counted().await, all);
 }
 
 #[tokio::test]

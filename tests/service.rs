@@ -6,26 +6,8 @@ mod common;
 
 use std::{os::unix::net::UnixDatagram, process::Stdio, time::Duration};
 
-use common::{daemon::Postrider, eventually, free_port, rig::Rig};
+use common::{daemon::Postrider, eventually, free_port, get, rig::Rig};
 use postrider::sandbox::Setup;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
-
-/// The status code and body of a GET; `None` while nobody listens.
-async fn get(port: u16, path: &str) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.ok()?;
-    let status = answer.split(' ').nth(1)?.parse().ok()?;
-    let body = answer
-        .split_once("\r\n\r\n")
-        .map(|(_, body)| body.to_owned())?;
-    Some((status, body))
-}
 
 #[tokio::test]
 async fn the_daemon_waits_for_a_database_that_is_away_and_stops_when_asked_meanwhile() {

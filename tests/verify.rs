@@ -16,7 +16,7 @@ use std::{
 use common::{
     TestDatabase,
     daemon::Postrider,
-    eventually,
+    eventually, get,
     rig::{Rig, recipients},
     sql,
 };
@@ -28,10 +28,6 @@ use postrider::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgPool};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
 
 async fn world() -> (TestDatabase, Arc<Postrider>) {
     let database = sql::database().await;
@@ -337,21 +333,12 @@ async fn the_daemon_verifies_by_itself_and_its_metrics_raise_the_alarm() {
     let mut daemon = rig.postrider.start(&[]);
     daemon.logs("was enqueued and is nowhere").await;
     eventually("the metric to tell of it", || async {
-        let metrics = metrics(rig.ops_port).await?;
+        let (_, metrics) = get(rig.ops_port, "/metrics").await?;
         metrics
             .contains("postrider_verify_jobs_off 1")
             .then_some(())
     })
     .await;
-}
-
-async fn metrics(port: u16) -> Option<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-    let request = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-    stream.write_all(request).await.ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.ok()?;
-    Some(answer)
 }
 
 /// Enqueues for as long as it lasts: jobs that arrive, that nobody agreed to, that run out of time, that come back with errors,

@@ -270,6 +270,7 @@ fn syncing(shared: &Shared) -> Syncing {
 fn start_upkeep(service: &mut Service, shared: &Shared, instance: &Instance) {
     let running = upkeep::run(
         shared.store.clone(),
+        shared.meters.dispatch.clone(),
         instance.id().to_owned(),
         service.stop().drain.clone(),
     );

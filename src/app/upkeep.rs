@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock,
+    dispatch::meters::Meters,
     metrics::Metrics,
     store::{Store, echoes, facts, instance, ledger, sample::Sampler, upkeep, within},
 };
@@ -51,6 +52,7 @@ pub(super) async fn make_partitions(store: &Store) -> Result<(), sqlx::Error> {
 /// Does what is to be done until `stop`, while no other process does: one is enough.
 pub(super) async fn run(
     store: Store,
+    meters: Meters,
     instance: String,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -64,7 +66,7 @@ pub(super) async fn run(
             break;
         };
         match taken {
-            Ok(true) => _ = done.get_or_insert_with(|| Doing::start(&store)),
+            Ok(true) => _ = done.get_or_insert_with(|| Doing::start(&store, &meters)),
             Ok(false) => done = None,
             // Whoever does it next does it as well, and both do no harm.
             Err(error) => tracing::debug!(%error, "the upkeep's turn could not be renewed"),
@@ -87,9 +89,9 @@ struct Doing {
 }
 
 impl Doing {
-    fn start(store: &Store) -> Self {
+    fn start(store: &Store, meters: &Meters) -> Self {
         let stop = CancellationToken::new();
-        let work = tokio::spawn(work(store.clone(), stop.clone()));
+        let work = tokio::spawn(work(store.clone(), meters.clone(), stop.clone()));
         Self { stop, work }
     }
 
@@ -107,8 +109,8 @@ impl Drop for Doing {
 }
 
 /// Ends jobs whose time is over, makes partitions, clears away what is over, until `stop`.
-async fn work(store: Store, stop: CancellationToken) {
-    let expiring = || expire(store.clone());
+async fn work(store: Store, meters: Meters, stop: CancellationToken) {
+    let expiring = || expire(store.clone(), meters.clone());
     let partitioning = || {
         let store = store.clone();
         async move { make_partitions(&store).await }
@@ -162,13 +164,15 @@ async fn work(store: Store, stop: CancellationToken) {
     );
 }
 
-async fn expire(store: Store) -> Result<(), sqlx::Error> {
+async fn expire(store: Store, meters: Meters) -> Result<(), sqlx::Error> {
     loop {
-        let expired = upkeep::expire(store.pool(), EXPIRE_BATCH).await?;
-        if expired > 0 {
-            tracing::info!(jobs = expired, "{expired} jobs were not sent in time");
+        let ended = upkeep::expire(store.pool(), EXPIRE_BATCH).await?;
+        ended.iter().for_each(|ended| meters.ended(ended));
+        let jobs = ended.len();
+        if jobs > 0 {
+            tracing::info!(jobs, "{jobs} jobs were not sent in time");
         }
-        if (expired as i64) < EXPIRE_BATCH {
+        if (jobs as i64) < EXPIRE_BATCH {
             return Ok(());
         }
     }

@@ -135,12 +135,15 @@ impl Leasing {
             let round = tokio::time::timeout(self.holder.ttl, self.round(holdings, next)).await;
             next.missed = !matches!(round, Ok(Ok(_)));
             match round {
-                Ok(Ok(found)) => missing = found,
+                Ok(Ok(found)) => {
+                    next.starting = holdings.held().is_empty() && !found.shards.is_empty();
+                    missing = found;
+                }
                 Ok(Err(error)) => tracing::warn!(%error, "the leases could not be renewed"),
                 Err(_) => tracing::warn!("the database did not answer a renewal of the leases"),
             }
         }
-        self.tell(holdings, next.missed);
+        self.tell(holdings, next.missed || next.starting);
         let wake_at = next.round_at.min(next.look_at);
         next.wake_at = holdings
             .next_free(boot_time())
@@ -212,9 +215,10 @@ impl Leasing {
         }
     }
 
-    fn tell(&self, holdings: &Holdings, missed: bool) {
+    /// What is held is shown to the workers, and to operators only when it `is_preliminary` no longer.
+    fn tell(&self, holdings: &Holdings, is_preliminary: bool) {
         let leases = holdings.leases(boot_time());
-        if !missed {
+        if !is_preliminary {
             self.held.send_replace(leases.epochs.len());
         }
         self.crew.tell(|| Event::Leases(leases.clone()));
@@ -262,6 +266,8 @@ struct Next {
     look_at: Duration,
     /// Whether the last round failed.
     missed: bool,
+    /// Whether it holds nothing because it has not taken it yet.
+    starting: bool,
     draining: bool,
 }
 

@@ -7,13 +7,16 @@ use prometheus::{
     Registry,
 };
 
-use super::{limits::PoolRoom, outbox::Batch, worker::Report};
+use super::{limits::PoolRoom, worker::Report};
 use crate::{
     rules::{
         job::{FinalReason, Priority, State},
         outcome::{Answer, judge, row_of},
     },
-    store::unknown::Resolved,
+    store::{
+        settle::{Accepted, Ended},
+        unknown::Resolved,
+    },
 };
 
 /// Handles on the metrics of dispatch.
@@ -148,27 +151,27 @@ impl Meters {
             .inc();
     }
 
-    /// A batch of outcomes is written.
-    pub fn settled(&self, batch: &Batch) {
-        for accepted in &batch.accepted {
-            let state = if accepted.held {
-                State::Held
-            } else {
-                State::Accepted
-            };
-            self.finished
-                .with_label_values(&[&*accepted.tags.kind, state.as_str(), ""])
-                .inc();
-            let waited = (accepted.at - accepted.tags.enqueued_at).as_seconds_f64();
-            self.enqueue_to_accepted
-                .with_label_values(&[accepted.tags.priority.as_str()])
-                .observe(waited.max(0.0));
-        }
-        for dead in &batch.dead {
-            self.finished
-                .with_label_values(&[&*dead.tags.kind, dead.state.as_str(), dead.reason.as_str()])
-                .inc();
-        }
+    /// The provider took this job.
+    pub fn accepted(&self, accepted: &Accepted) {
+        let state = if accepted.held {
+            State::Held
+        } else {
+            State::Accepted
+        };
+        self.finished
+            .with_label_values(&[&*accepted.tags.kind, state.as_str(), ""])
+            .inc();
+        let waited = (accepted.at - accepted.tags.enqueued_at).as_seconds_f64();
+        self.enqueue_to_accepted
+            .with_label_values(&[accepted.tags.priority.as_str()])
+            .observe(waited.max(0.0));
+    }
+
+    /// This job ended unsent.
+    pub fn ended(&self, ended: &Ended) {
+        self.finished
+            .with_label_values(&[&ended.kind, &ended.state, &ended.reason])
+            .inc();
     }
 
     /// Unknown jobs were decided on.

@@ -137,7 +137,6 @@ pub fn rejected(
     reason: FinalReason,
     detail: String,
     now: DateTime<Utc>,
-    tags: Tags,
 ) -> Settlement {
     Settlement::Dead(Dead {
         id,
@@ -152,7 +151,6 @@ pub fn rejected(
         },
         reason,
         spends: false,
-        tags,
     })
 }
 
@@ -223,7 +221,6 @@ fn dead(
         state,
         reason,
         spends,
-        tags: attempt.tags.clone(),
     })
 }
 

@@ -1,6 +1,7 @@
 //! The hands of a worker: it performs actions and brings their ends back as events.
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicI64, Ordering},
@@ -28,7 +29,10 @@ use crate::{
     channel::whatsapp::{Client, Sender, request},
     clock,
     rules::job::{JobId, Lane},
-    store::{Store, attempt, ledger, look, settle},
+    store::{
+        Store, attempt, ledger, look,
+        settle::{self, Accepted},
+    },
 };
 
 /// A statement that takes longer is given up: its connection is closed, and what it may have done is found out later.
@@ -367,21 +371,31 @@ impl Shell {
         });
     }
 
+    /// What left the queue is counted by the database's word: a batch may be written twice, and a receipt may be faster.
     async fn settle(&self, batch: &Batch) -> Result<(), sqlx::Error> {
         let pool = self.store.pool();
         if !batch.accepted.is_empty() {
-            settle::accepted(pool, &batch.accepted).await?;
+            let moved: HashSet<JobId> = settle::accepted(pool, &batch.accepted)
+                .await?
+                .into_iter()
+                .collect();
+            let is_moved = |accepted: &&Accepted| moved.contains(&accepted.id);
+            batch
+                .accepted
+                .iter()
+                .filter(is_moved)
+                .for_each(|accepted| self.meters.accepted(accepted));
         }
         if !batch.waiting.is_empty() {
             settle::waiting(pool, &batch.waiting).await?;
         }
         if !batch.dead.is_empty() {
-            settle::dead(pool, &batch.dead).await?;
+            let ended = settle::dead(pool, &batch.dead).await?;
+            ended.iter().for_each(|ended| self.meters.ended(ended));
         }
         if !batch.deferred.is_empty() {
             settle::deferred(pool, &batch.deferred).await?;
         }
-        self.meters.settled(batch);
         Ok(())
     }
 }

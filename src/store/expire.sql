@@ -30,4 +30,4 @@ from gone
 cross join lateral (select postrider.may_have_left(gone.id, gone.tries, gone.resends)) as earlier(may_have_left)
 left join postrider.kind on kind.name = gone.kind
 on conflict (id) do nothing
-returning id as "id!"
+returning kind as "kind!", state as "state!", reason as "reason!"

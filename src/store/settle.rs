@@ -91,8 +91,17 @@ pub struct Dead {
     pub reason: FinalReason,
     /// Whether the provider's word spent the attempt.
     pub spends: bool,
-    /// What it is counted by.
-    pub tags: Tags,
+}
+
+/// What a job became that ended unsent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// What it was about.
+    pub kind: String,
+    /// `unknown` where an earlier attempt may have left, whatever ended it now.
+    pub state: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// The job was not attempted, and comes back later.
@@ -128,12 +137,12 @@ pub async fn deferred(pool: &PgPool, batch: &[Deferred]) -> Result<u64, sqlx::Er
     Ok(done.rows_affected())
 }
 
-/// Settles jobs that the provider took; returns how many rows it moved.
+/// Settles jobs that the provider took; returns those that were still in the queue: a receipt may have been faster.
 ///
 /// # Errors
 /// When the database does not answer; the same call may be made again.
-pub async fn accepted(pool: &PgPool, batch: &[Accepted]) -> Result<usize, sqlx::Error> {
-    let moved = sqlx::query_file_scalar!(
+pub async fn accepted(pool: &PgPool, batch: &[Accepted]) -> Result<Vec<JobId>, sqlx::Error> {
+    sqlx::query_file_scalar!(
         "src/store/settle_accepted.sql",
         &batch.iter().map(|a| a.id.0).collect::<Vec<_>>(),
         &batch.iter().map(|a| a.attempt).collect::<Vec<_>>(),
@@ -146,8 +155,7 @@ pub async fn accepted(pool: &PgPool, batch: &[Accepted]) -> Result<usize, sqlx::
         &batch.iter().map(|a| a.at).collect::<Vec<_>>(),
     )
     .fetch_all(pool)
-    .await?;
-    Ok(moved.len())
+    .await
 }
 
 /// Settles jobs that stay in the queue; returns how many rows it changed.
@@ -192,13 +200,14 @@ pub async fn waiting(pool: &PgPool, batch: &[Waiting]) -> Result<usize, sqlx::Er
     Ok(moved.len())
 }
 
-/// Settles jobs that end unsent; returns how many rows it moved.
+/// Settles jobs that end unsent; returns what became of those that were still in the queue.
 ///
 /// # Errors
 /// When the database does not answer; the same call may be made again.
-pub async fn dead(pool: &PgPool, batch: &[Dead]) -> Result<usize, sqlx::Error> {
+pub async fn dead(pool: &PgPool, batch: &[Dead]) -> Result<Vec<Ended>, sqlx::Error> {
     let answer = |d: &Dead| d.answered.clone();
-    let moved = sqlx::query_file_scalar!(
+    sqlx::query_file_as!(
+        Ended,
         "src/store/settle_dead.sql",
         &batch.iter().map(|d| d.id.0).collect::<Vec<_>>(),
         &batch.iter().map(|d| d.attempt).collect::<Vec<_>>(),
@@ -234,6 +243,5 @@ pub async fn dead(pool: &PgPool, batch: &[Dead]) -> Result<usize, sqlx::Error> {
         &batch.iter().map(|d| d.spends).collect::<Vec<_>>(),
     )
     .fetch_all(pool)
-    .await?;
-    Ok(moved.len())
+    .await
 }

@@ -23,4 +23,4 @@ select
 from gone
 left join postrider.kind on kind.name = gone.kind
 on conflict (day, job) do nothing
-returning job as "job!"
+returning job as "job!: JobId"

@@ -38,4 +38,4 @@ cross join lateral (
 ) as earlier(may_have_left)
 left join postrider.kind on kind.name = gone.kind
 on conflict (id) do nothing
-returning id as "job!"
+returning kind as "kind!", state as "state!", reason as "reason!"

@@ -3,6 +3,8 @@
 use chrono::{Days, NaiveDate};
 use sqlx::PgPool;
 
+use super::settle::Ended;
+
 /// Makes the partitions from the day before yesterday to a week ahead; returns how many were missing.
 ///
 /// # Errors
@@ -18,12 +20,12 @@ pub async fn ensure_partitions(pool: &PgPool, today: NaiveDate) -> Result<i32, s
     Ok(made)
 }
 
-/// Ends at most `limit` jobs whose validity is over and that nobody is sending; returns how many. Works for every lane,
+/// Ends at most `limit` jobs whose validity is over and that nobody is sending; returns what became of them. Works for every lane,
 /// also for those that are paused.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn expire(pool: &PgPool, limit: i64) -> Result<usize, sqlx::Error> {
+pub async fn expire(pool: &PgPool, limit: i64) -> Result<Vec<Ended>, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let locked = sqlx::query_scalar!(
         "select id from postrider.queue
@@ -36,11 +38,11 @@ pub async fn expire(pool: &PgPool, limit: i64) -> Result<usize, sqlx::Error> {
     .fetch_all(&mut *transaction)
     .await?;
     if locked.is_empty() {
-        return Ok(0);
+        return Ok(Vec::new());
     }
-    let expired = sqlx::query_file_scalar!("src/store/expire.sql", &locked)
+    let expired = sqlx::query_file_as!(Ended, "src/store/expire.sql", &locked)
         .fetch_all(&mut *transaction)
         .await?;
     transaction.commit().await?;
-    Ok(expired.len())
+    Ok(expired)
 }

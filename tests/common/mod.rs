@@ -257,6 +257,16 @@ where
     }
 }
 
+/// The status and body of a GET on this machine; `None` while nobody answers.
+pub(crate) async fn get(port: u16, path: &str) -> Option<(u16, String)> {
+    // Another test of this process may have done so.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let url = format!("http://127.0.0.1:{port}{path}");
+    let answer = client.get(url).send().await.ok()?;
+    Some((answer.status().as_u16(), answer.text().await.ok()?))
+}
+
 /// A seed for this run, said aloud so that a failure can be had again with `POSTRIDER_TEST_SEED`.
 pub(crate) fn seed() -> u64 {
     let seed = match std::env::var("POSTRIDER_TEST_SEED") {

@@ -259,17 +259,12 @@ impl Worker {
             template,
             whitespace: self.world.whitespace,
         };
-        let tags = Tags {
-            kind: job.kind.clone(),
-            priority,
-            enqueued_at: job.enqueued_at,
-        };
         match gate(&job, &facts, &world, now.wall) {
             // Whatever makes it wait is left out of the next look; when that ends, the cursor goes back to the head.
             Verdict::Wait(_) => return,
             Verdict::Reject(reason, detail) => {
                 self.outbox.push(
-                    settlement::rejected(job.id, job.tries, reason, detail, now.wall, tags),
+                    settlement::rejected(job.id, job.tries, reason, detail, now.wall),
                     now.mono,
                 );
             }
@@ -281,7 +276,11 @@ impl Worker {
                     tries: job.tries,
                     spent: job.spent,
                     expires_at: job.expires_at,
-                    tags,
+                    tags: Tags {
+                        kind: job.kind.clone(),
+                        priority,
+                        enqueued_at: job.enqueued_at,
+                    },
                     resolve_after: kind.resolve_after,
                     template: job.template,
                     batch: job.batch,
