@@ -1,0 +1,100 @@
+//! From where lanes are read.
+
+use super::*;
+
+#[test]
+fn looks_go_on_from_the_last_key_now_and_then_back_and_once_a_minute_to_the_head() {
+    let mut bench = Bench::new(10.0);
+    let job = bench.seen(7, LANE, Priority::Normal);
+    let key = (job.job.due_at, job.job.id);
+    bench.look(vec![job]);
+    assert_eq!(bench.cursors(Priority::Normal)[0].after, key);
+    bench.mono += Duration::from_secs(2);
+    assert_eq!(
+        bench.cursors(Priority::Normal)[0].after.0,
+        key.0 - Duration::from_secs(30)
+    );
+    bench.mono += Duration::from_secs(1);
+    assert_eq!(bench.cursors(Priority::Normal)[0].after, key);
+    bench.mono += Duration::from_secs(58);
+    assert_eq!(bench.cursors(Priority::Normal)[0].after, HEAD);
+}
+
+#[test]
+fn jobs_of_a_template_that_is_no_longer_held_are_found_again_from_the_head() {
+    let mut bench = Bench::new(10.0);
+    let template = TemplateName {
+        name: "order_confirmation".into(),
+        language: "en".into(),
+    };
+    bench.world.paused.templates = [("waba".to_owned(), [template].into())].into();
+    bench.show_world();
+    let job = bench.seen(7, LANE, Priority::Normal);
+    bench.look(vec![job]);
+    assert_ne!(bench.cursors(Priority::Normal)[0].after, HEAD);
+    bench.world.paused.templates.clear();
+    bench.show_world();
+    assert_eq!(bench.cursors(Priority::Normal)[0].after, HEAD);
+}
+
+#[test]
+fn a_ring_looks_from_the_head_because_its_job_may_have_committed_late() {
+    let mut bench = Bench::new(10.0);
+    let job = bench.seen(7, LANE, Priority::Urgent);
+    bench.look(vec![job]);
+    let actions = bench.tell(Event::Rang(Some(LANE)));
+    let cursors = actions.iter().find_map(|a| match a {
+        Action::Look {
+            why: LookFor::Bell,
+            cursors,
+            ..
+        } => Some(cursors.clone()),
+        _ => None,
+    });
+    assert_eq!(cursors.expect("a look")[0].after, HEAD);
+}
+
+#[test]
+fn a_look_that_a_release_overtook_does_not_say_how_far_the_lane_is_read() {
+    let mut bench = Bench::new(10.0);
+    hold_everything_of(&mut bench, "kind");
+    bench.show_world();
+    let cursors = bench.cursors(Priority::Normal);
+    bench.world.paused = Holds::default();
+    bench.show_world();
+    let seen = vec![bench.seen(9, LANE, Priority::Normal)];
+    bench.tell(Event::Looked {
+        why: LookFor::Room,
+        cursors,
+        seen: Some(seen),
+    });
+    assert_eq!(bench.cursors(Priority::Normal)[0].after, HEAD);
+}
+
+#[test]
+fn held_jobs_that_a_look_passed_over_are_not_read_again_by_the_next() {
+    let mut bench = Bench::new(10.0);
+    hold_everything_of(&mut bench, "kind");
+    bench.show_world();
+    let cursors = bench.cursors(Priority::Normal);
+    assert_eq!(cursors[0].after, HEAD);
+    bench.tell(Event::Looked {
+        why: LookFor::Room,
+        cursors,
+        seen: Some(Vec::new()),
+    });
+    let after = bench.cursors(Priority::Normal)[0].after.0;
+    assert_eq!(after, wall(bench.mono) - Duration::from_secs(300));
+}
+
+#[test]
+fn a_lane_that_took_over_jobs_of_another_is_read_from_the_head() {
+    let mut bench = Bench::new(10.0);
+    let job = bench.seen(7, LANE, Priority::Normal);
+    bench.look(vec![job]);
+    assert_ne!(bench.cursors(Priority::Normal)[0].after, HEAD);
+    let refilled_at = wall(bench.mono);
+    bench.lane().refilled_at = refilled_at;
+    bench.show_world();
+    assert_eq!(bench.cursors(Priority::Normal)[0].after, HEAD);
+}
