@@ -4,39 +4,14 @@
 
 mod common;
 
-use std::{
-    fmt::Write as _,
-    io::Write as _,
-    process::{Output, Stdio},
-    sync::Arc,
-};
+use std::{fmt::Write as _, io::Write as _, process::Stdio};
 
-use common::{TestDatabase, daemon::Postrider, eventually, sql};
+use common::{
+    command::{objects, stderr, stdout, world},
+    eventually, sql,
+};
 use postrider::store::usage::{self, PoolUsage};
 use serde_json::{Value, json};
-
-/// A world, and the binary configured for its database.
-async fn world() -> (TestDatabase, Arc<Postrider>) {
-    let database = sql::database().await;
-    let postrider = Postrider::new(&format!("[database]\nurl = {:?}\n", database.url()));
-    (database, postrider)
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-/// What `--json` prints.
-fn objects(output: &Output) -> Vec<Value> {
-    stdout(output)
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
-}
 
 fn file(name: &str, text: &str) -> (tempfile::TempDir, String) {
     let directory = tempfile::tempdir().unwrap();

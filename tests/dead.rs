@@ -4,11 +4,10 @@
 
 mod common;
 
-use std::{process::Output, sync::Arc};
+use std::sync::Arc;
 
 use common::{
-    TestDatabase,
-    daemon::Postrider,
+    command::{objects, stderr, stdout, world},
     eventually,
     rig::{Rig, recipients},
     sql,
@@ -18,27 +17,6 @@ use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
 
 const PARAMETERS: &str = r#"{"body": {"name": "Ada", "order": "1042", "carrier": "DHL"}}"#;
-
-async fn world() -> (TestDatabase, Arc<Postrider>) {
-    let database = sql::database().await;
-    let postrider = Postrider::new(&format!("[database]\nurl = {:?}\n", database.url()));
-    (database, postrider)
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-fn objects(output: &Output) -> Vec<Value> {
-    stdout(output)
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
-}
 
 /// A dead letter that still has its content, reference and batch.
 async fn dead(connection: &mut PgConnection, arguments: &str, state: &str, reason: &str) -> i64 {

@@ -14,7 +14,7 @@ use std::{
 };
 
 use common::{
-    TestDatabase,
+    command::{objects, stderr, stdout, world},
     daemon::Postrider,
     eventually, get,
     rig::{Rig, recipients},
@@ -29,24 +29,14 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgPool};
 
-async fn world() -> (TestDatabase, Arc<Postrider>) {
-    let database = sql::database().await;
-    let postrider = Postrider::new(&format!("[database]\nurl = {:?}\n", database.url()));
-    (database, postrider)
-}
-
 fn text(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    stdout(output) + &stderr(output)
 }
 
 /// Runs `verify --json`: its exit code, the jobs that it names, and the verdict.
 fn verify(postrider: &Postrider, args: &[&str]) -> (i32, Vec<Value>, Value) {
     let output = postrider.run(&[&["verify", "--json"], args].concat());
-    let mut lines: Vec<Value> = String::from_utf8(output.stdout.clone())
-        .unwrap()
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let mut lines = objects(&output);
     let Some(verdict) = lines.pop() else {
         panic!("no verdict: {}", text(&output));
     };

@@ -25,6 +25,7 @@ use sqlx::{
 };
 use tokio::sync::OnceCell;
 
+pub(crate) mod command;
 pub(crate) mod daemon;
 pub(crate) mod pacing;
 pub(crate) mod proxy;
