@@ -145,20 +145,43 @@ impl Storm {
 
     /// Waits until nothing happens any more: the queue is empty, and whatever the provider had to say is folded.
     async fn is_over(&self) {
-        let mut left = i64::MAX;
+        let (mut left, mut accepted) = (i64::MAX, 0);
         loop {
-            let before = left;
+            let (before, accepted_before) = (left, accepted);
             let started = Instant::now();
-            // As long as it goes on, it may take its time.
-            while left >= before && started.elapsed() < Duration::from_secs(60) {
+            let patience = Duration::from_secs(60) + self.outages().await;
+            // As long as it goes on, it may take its time. Each message is followed by receipts, so there may be more to do.
+            while left >= before && accepted == accepted_before && started.elapsed() < patience {
                 left = self.left().await;
+                accepted = self.accepted_so_far();
                 if left == 0 {
                     return;
                 }
                 sleep(Duration::from_millis(100)).await;
             }
-            assert!(left < before, "nothing goes on any more: {left} are left");
+            if left >= before && accepted == accepted_before {
+                let queued = self.queued().await;
+                panic!("nothing goes on any more: {left} are left, in the queue {queued:?}");
+            }
         }
+    }
+
+    /// For how long nobody could take receipts: unknown jobs wait as much longer.
+    async fn outages(&self) -> Duration {
+        let seconds: f64 = sqlx::query_scalar(
+            "select coalesce(extract(epoch from sum(ended - began)), 0)::float8 from postrider.webhook_outage",
+        )
+        .fetch_one(&self.pool)
+        .await
+        .unwrap();
+        Duration::from_secs_f64(seconds)
+    }
+
+    async fn queued(&self) -> Vec<(String, Option<String>, i64)> {
+        sqlx::query_as("select state, reason, count(*) from postrider.queue group by state, reason")
+            .fetch_all(&self.pool)
+            .await
+            .unwrap()
     }
 
     async fn left(&self) -> i64 {

@@ -593,6 +593,49 @@ async fn what_one_take_over_saw_to_the_next_one_need_not() {
     assert!(oldest < 60.0, "the next one looks back for {oldest} s");
 }
 
+/// After a burst the planner knows nothing of what waits in the queue.
+#[tokio::test]
+async fn a_take_over_reads_of_the_queue_what_was_left_open_and_not_what_waits() {
+    let database = common::database().await;
+    let pool = database.pool();
+    let (waiting, left_open) = (30_000, 200);
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+        "alter table postrider.queue set (autovacuum_enabled = false);
+         insert into postrider.portfolio (portfolio_id) values ('p');
+         insert into postrider.account (waba_id, portfolio_id, app) values ('w', 'p', 'a');
+         insert into postrider.number (phone_number_id, waba_id, shard) values ('n', 'w', 1);
+         insert into postrider.kind (name, priority, valid_for, resolve_after, on_unknown)
+         values ('order', 1, '1 day', '2 min', 'resend');
+         insert into postrider.queue (lane, priority, due_at, id, kind, recipient, recipient_key, template, language,
+                                      content, sender, producer, enqueued_at, expires_at)
+         select lane, 1, now(), n, 'order', '+90532' || n, '+90532' || n, 'order_shipped', 'en', '{{}}', 'default', 'p',
+                now(), now() + interval '1 day'
+         from postrider.number, generate_series(1, {waiting}) n;
+         -- Those of jobs that have gone since are as old.
+         insert into postrider.attempt (lane, job, attempt, recipient_hash, counted, at)
+         select lane, n * {waiting} / {left_open}, 1, n, true, now()
+         from postrider.number, generate_series(1, 10 * {left_open}) n"
+    )))
+    .execute(pool)
+    .await
+    .unwrap();
+    let mut transaction = pool.begin().await.unwrap();
+    let marked: i64 = sqlx::query_scalar(
+        "select postrider.mark_left_open(array(select lane from postrider.number), now() - interval '1 minute')",
+    )
+    .fetch_one(&mut *transaction)
+    .await
+    .unwrap();
+    assert_eq!(marked, left_open);
+    let read: i64 = sqlx::query_scalar(
+        "select seq_tup_read + idx_tup_fetch from pg_stat_xact_user_tables where relid = 'postrider.queue'::regclass",
+    )
+    .fetch_one(&mut *transaction)
+    .await
+    .unwrap();
+    assert!(read <= 5 * left_open, "{read} rows were read for {left_open} that were left open");
+}
+
 #[tokio::test]
 async fn an_attempt_that_does_not_end_can_not_commit_after_the_take_over() {
     let database = expired().await;

@@ -64,6 +64,13 @@ impl Resolving {
             .with_label_values(&["resolve"])
             .observe(asked.elapsed().as_secs_f64());
         self.meters.resolved(&resolved);
+        if resolved.resent > 0 {
+            tracing::info!(
+                jobs = resolved.resent,
+                "{} jobs got neither an answer nor a receipt; they are sent again",
+                resolved.resent
+            );
+        }
         if !resolved.given_up.is_empty() {
             tracing::warn!(
                 jobs = resolved.given_up.len(),

@@ -110,10 +110,14 @@ async fn take_unlocked(
     .await?;
     if let Some(since) = rows.iter().filter_map(|row| row.open_since).min() {
         let shards: Vec<i16> = rows.iter().map(|row| row.shard).collect();
-        let orphans = sqlx::query_file!("src/store/lease_orphans.sql", &shards, since)
-            .execute(&mut *transaction)
-            .await?
-            .rows_affected();
+        // Before the first look.
+        let orphans = sqlx::query_scalar!(
+            r#"select postrider.mark_left_open(array(select lane from postrider.number where shard = any ($1)), $2) as "jobs!""#,
+            &shards,
+            since
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
         if orphans > 0 {
             tracing::warn!(
                 orphans,

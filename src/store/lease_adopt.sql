@@ -15,18 +15,12 @@ with fence as materialized (
   where number.open_since is not null and number.free_at <= clock_timestamp()
   order by number.lane
   for no key update of number
-), left_open as (
-  update postrider.queue
-  set state = 'unknown', reason = 'awaiting_receipt', due_at = clock_timestamp() + kind.resolve_after
-  from arrived
-  join postrider.attempt on attempt.lane = arrived.lane and attempt.at >= arrived.open_since
-  cross join postrider.kind
-  where queue.id = attempt.job and queue.tries = attempt.attempt - 1 and queue.state = 'queued'
-    and postrider.has_open_attempt(queue.id, queue.tries)
-    and kind.name = queue.kind
+), left_open as materialized (
+  select postrider.mark_left_open(array_agg(lane), min(open_since)) as jobs from arrived having count(*) > 0
 )
 update postrider.number
 set open_since = null
 from arrived
-where number.lane = arrived.lane
+cross join left_open
+where number.lane = arrived.lane and left_open.jobs is not null
 returning number.lane as "lane!"

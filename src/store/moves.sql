@@ -1,14 +1,16 @@
 -- Second step of a move: the rows are locked by the first, so an attempt that was committed before is visible now, and none
 -- can be added. Those without an open one get their new lane; due_at and everything else stays.
-with locked as (
-  select id, lane from unnest($1::bigint[], $2::int[]) as l(id, lane)
+with movable as (
+  select queue.id, target.lane
+  from unnest($1::bigint[], $2::int[]) as target(id, lane)
+  join postrider.queue on queue.id = target.id and queue.state = 'queued'
+  cross join lateral postrider.next_attempt(queue.id, queue.tries) as next
+  where not next.is_open
 ), moved as (
   update postrider.queue
-  set lane = locked.lane
-  from locked
-  where queue.id = locked.id
-    and queue.state = 'queued'
-    and not postrider.has_open_attempt(queue.id, queue.tries)
+  set lane = movable.lane
+  from movable
+  where queue.id = movable.id
   returning queue.lane
 ), refilled as (
   -- Whoever reads those lanes has passed the keys of these jobs already. In one order, so that two movers cannot wait for

@@ -202,7 +202,7 @@ async fn resend(conn: &mut PgConnection, jobs: &[&Due]) -> Result<usize, sqlx::E
         bell::ring_for(conn, &lanes).await?;
     }
     for row in &again {
-        tracing::info!(
+        tracing::debug!(
             job.id = row.id.0,
             "job {} got no answer and no receipt; it is sent again",
             row.id

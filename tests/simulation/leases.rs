@@ -34,7 +34,7 @@ impl Database {
             .retain(|_, t| shards.iter().all(|shard| !t.shards.contains(shard)));
     }
 
-    /// `lease_take.sql` and `lease_orphans.sql`.
+    /// `lease_take.sql` and `postrider.mark_left_open`.
     pub(crate) fn take(&mut self, instance: usize, shards: &[i16], now: Time) -> Vec<Taken> {
         let mut since = None;
         let mut taken = Vec::new();
