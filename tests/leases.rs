@@ -598,7 +598,7 @@ async fn what_one_take_over_saw_to_the_next_one_need_not() {
 async fn a_take_over_reads_of_the_queue_what_was_left_open_and_not_what_waits() {
     let database = common::database().await;
     let pool = database.pool();
-    let (waiting, left_open) = (30_000, 200);
+    let (waiting, left_open) = (10_000, 200);
     sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
         "alter table postrider.queue set (autovacuum_enabled = false);
          insert into postrider.portfolio (portfolio_id) values ('p');
@@ -611,10 +611,10 @@ async fn a_take_over_reads_of_the_queue_what_was_left_open_and_not_what_waits() 
          select lane, 1, now(), n, 'order', '+90532' || n, '+90532' || n, 'order_shipped', 'en', '{{}}', 'default', 'p',
                 now(), now() + interval '1 day'
          from postrider.number, generate_series(1, {waiting}) n;
-         -- Those of jobs that have gone since are as old.
+         -- And many of jobs that have gone since.
          insert into postrider.attempt (lane, job, attempt, recipient_hash, counted, at)
-         select lane, n * {waiting} / {left_open}, 1, n, true, now()
-         from postrider.number, generate_series(1, 10 * {left_open}) n"
+         select lane, n * ({waiting} / {left_open}), 1, n, true, now()
+         from postrider.number, generate_series(1, 1000 * {left_open}) n"
     )))
     .execute(pool)
     .await
@@ -633,7 +633,10 @@ async fn a_take_over_reads_of_the_queue_what_was_left_open_and_not_what_waits() 
     .fetch_one(&mut *transaction)
     .await
     .unwrap();
-    assert!(read <= 5 * left_open, "{read} rows were read for {left_open} that were left open");
+    assert!(
+        read <= 5 * left_open,
+        "{read} rows were read for {left_open} that were left open"
+    );
 }
 
 #[tokio::test]
