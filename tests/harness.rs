@@ -5,7 +5,10 @@
 mod common;
 
 use std::{
+    future::poll_fn,
     io,
+    pin::pin,
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -15,9 +18,12 @@ use common::{
 };
 use postrider::{
     sandbox::Setup,
-    store::migrate::{self, SchemaProblem},
+    store::{
+        ConnectOptions, Store,
+        migrate::{self, SchemaProblem},
+    },
 };
-use sqlx::Executor;
+use sqlx::{Connection as _, Executor};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -147,7 +153,7 @@ async fn sessions_of_the_store_commit_synchronously_whatever_the_database_says()
         .execute("do $$ begin execute format('alter database %I set synchronous_commit = off', current_database()); end $$")
         .await
         .unwrap();
-    let store = postrider::store::Store::connect(database.url(), Default::default())
+    let store = Store::connect(database.url(), ConnectOptions::default())
         .await
         .unwrap();
     let setting: String = sqlx::query_scalar("show synchronous_commit")
@@ -305,4 +311,34 @@ async fn a_daemon_sends_through_the_proxies_on_its_wires() {
     assert!(wires.provider.accepted() > 0);
     let (status, log) = daemon.terminate().await;
     assert!(status.success(), "{log}");
+}
+
+/// Statements have time limits, and a limit may end while a transaction begins.
+#[tokio::test]
+async fn a_transaction_that_was_given_up_as_it_began_does_not_swallow_what_comes_next() {
+    let database = common::database().await;
+    let one = ConnectOptions {
+        max_connections: 1,
+        ..ConnectOptions::default()
+    };
+    let store = Store::connect(database.url(), one).await.unwrap();
+    let mut is_given_up = false;
+    while !is_given_up {
+        let mut connection = store.pool().acquire().await.unwrap();
+        let mut begins = pin!(connection.begin());
+        // It asks, and is not waited for.
+        is_given_up = poll_fn(|context| Poll::Ready(begins.as_mut().poll(context)))
+            .await
+            .is_pending();
+    }
+    sqlx::query("insert into postrider.setting (name, value) values ('kept', '1')")
+        .execute(store.pool())
+        .await
+        .unwrap();
+    let kept: i64 =
+        sqlx::query_scalar("select count(*) from postrider.setting where name = 'kept'")
+            .fetch_one(database.pool())
+            .await
+            .unwrap();
+    assert_eq!(kept, 1, "by another connection");
 }

@@ -7,7 +7,7 @@
 //! a server that is no longer the primary.
 
 use std::{
-    fmt,
+    fmt, io,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -230,11 +230,10 @@ impl Route {
                     admitted.map_err(|why| sqlx::Error::Configuration(why.into()))
                 })
             })
-            // The pool waits for what a statement left under way, for ever if need be, and for so long has one place less.
             .after_release(|connection, _| {
                 Box::pin(async move {
-                    let left = tokio::time::timeout(LEFTOVER_MAX, connection.flush()).await;
-                    left.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+                    let left = tokio::time::timeout(LEFTOVER_MAX, end_leftovers(connection)).await;
+                    left.unwrap_or_else(|_| Err(still_under_way()))
                         .map(|()| true)
                 })
             })
@@ -301,6 +300,23 @@ impl Route {
             .unwrap_or_else(PoisonError::into_inner);
         *expected = Some((instance.to_owned(), seen));
     }
+}
+
+/// Waits for what a statement that was given up left under way on its connection, and ends the transaction that it left open.
+/// The pool would wait for ever if need be; and a transaction that was given up as it began is open without anybody knowing,
+/// so that whatever is written next on its connection is never committed (sqlx 0.9 counts it from the end of the beginning).
+async fn end_leftovers(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    // Nothing is asked. In a transaction sqlx takes it for the beginning of one, and refuses it otherwise.
+    match connection.begin_with("").await {
+        Ok(left_open) => left_open.rollback().await,
+        Err(sqlx::Error::BeginFailed) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn still_under_way() -> sqlx::Error {
+    let what = "a statement that was given up is still under way; its connection is closed";
+    sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, what))
 }
 
 /// Keeps asking the server whether it may be used, and finds another when not.
