@@ -39,6 +39,8 @@ async fn a_million_jobs(pool: &PgPool) {
             select (now() at time zone 'utc')::date, n, 1, 1, 1, 'accepted', 'order', '+1', '+1', 'default', 'p', 1, 0,
                    now(), now()
             from generate_series(2000000, 2100000) n;
+        insert into postrider.receipt_inbox (id, fold_at, received_at, job, attempt, lane, day, provider_id, status, at)
+            select n, now(), now(), n, 1, 1, now(), 'wamid.' || n, 'sent', now() from generate_series(2000000, 2100000) n;
         analyze";
     for statement in fill.split(';') {
         sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
@@ -196,6 +198,13 @@ async fn statements_of_the_hot_path_use_their_indexes_with_a_million_jobs() {
     .await;
     assert_only_indexes(&due);
     assert!(due.contains("queue_unknown"), "{due}");
+
+    // Reads the inbox, but once.
+    let told = plan(pool, include_str!("../src/store/unknown_told.sql"), |q| {
+        q.bind(ids.clone())
+    })
+    .await;
+    assert!(told.contains("Hash Join"), "{told}");
 
     let expire = plan(pool, include_str!("../src/store/expire.sql"), |q| {
         q.bind(ids.clone())

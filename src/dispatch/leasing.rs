@@ -101,9 +101,13 @@ impl Leasing {
                 }
                 Some(first) = self.quiet.recv() => quiet.push(first),
                 Some(taken) = taking.join_next() => {
-                    took(&mut holdings, taken.unwrap_or_default());
-                    // Only what is renewed is sent for.
-                    next.round_at = Duration::ZERO;
+                    let taken: Vec<Taken> = taken.unwrap_or_default();
+                    if !taken.is_empty() {
+                        tracing::info!(shards = taken.len(), "took {} shards", taken.len());
+                        holdings.took(&taken, boot_time());
+                        // Only what is renewed is sent for.
+                        next.round_at = Duration::ZERO;
+                    }
                 }
                 () = tokio::time::sleep(wake_in) => {}
             }
@@ -247,13 +251,6 @@ async fn take(store: Store, holder: Holder, missing: Missing) -> Vec<Taken> {
             tracing::warn!("the database did not answer a take-over of shards");
             Vec::new()
         }
-    }
-}
-
-fn took(holdings: &mut Holdings, taken: Vec<Taken>) {
-    holdings.took(&taken, boot_time());
-    if !taken.is_empty() {
-        tracing::info!(shards = taken.len(), "took {} shards", taken.len());
     }
 }
 

@@ -16,8 +16,10 @@ const EVERY: Duration = Duration::from_secs(1);
 const ROUND_MAX: Duration = Duration::from_secs(30);
 /// Jobs decided on in one transaction: each is locked until its end.
 const BATCH: i64 = 1_000;
-/// Looking for jobs that are due may be slow when there are very many; then it rests so many times as long as it took.
+/// Looking for jobs that are due may be slow when there are very many; then it rests so many times as long as it took. But a
+/// round is slow too while the database has much else to do, and when that is over nobody should wait for it any longer.
 const REST_FACTOR: u32 = 20;
+const REST_MAX: Duration = Duration::from_secs(5);
 
 /// What decides.
 pub struct Resolving {
@@ -46,7 +48,7 @@ impl Resolving {
             };
             rest = match done {
                 Ok(true) => Duration::ZERO,
-                Ok(false) => EVERY.max(began.elapsed() * REST_FACTOR),
+                Ok(false) => rest_after(began.elapsed()),
                 Err(error) => {
                     tracing::warn!(%error, "unknown jobs could not be decided on");
                     EVERY
@@ -79,5 +81,23 @@ impl Resolving {
             );
         }
         Ok(resolved.len() as i64 >= BATCH)
+    }
+}
+
+/// How long it rests after a round that found all there was and took so long.
+fn rest_after(took: Duration) -> Duration {
+    (took * REST_FACTOR).clamp(EVERY, REST_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_round_is_followed_by_a_rest_that_ends_soon() {
+        assert_eq!(rest_after(Duration::from_millis(1)), EVERY);
+        let slow = Duration::from_millis(100);
+        assert_eq!(rest_after(slow), slow * REST_FACTOR);
+        assert_eq!(rest_after(ROUND_MAX), REST_MAX);
     }
 }

@@ -304,7 +304,7 @@ impl Route {
 
 /// Waits for what a statement that was given up left under way on its connection, and ends the transaction that it left open.
 /// The pool would wait for ever if need be; and a transaction that was given up as it began is open without anybody knowing,
-/// so that whatever is written next on its connection is never committed (sqlx 0.9 counts it from the end of the beginning).
+/// so that whatever is written next on its connection is never committed (transact-rs/sqlx #4393, in 0.9.0; mended after it).
 async fn end_leftovers(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     // Nothing is asked. In a transaction sqlx takes it for the beginning of one, and refuses it otherwise.
     match connection.begin_with("").await {

@@ -115,12 +115,10 @@ async fn due(conn: &mut PgConnection, limit: i64) -> Result<Vec<Due>, sqlx::Erro
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    let told = sqlx::query_scalar!(
-        r#"select job as "job: JobId" from postrider.receipt_inbox where job = any($1)"#,
-        &column(&rows, |row| row.id.0)
-    )
-    .fetch_all(conn)
-    .await?;
+    let told =
+        sqlx::query_file_scalar!("src/store/unknown_told.sql", &column(&rows, |row| row.id.0))
+            .fetch_all(conn)
+            .await?;
     let due = rows.into_iter().map(|row| Due {
         id: row.id,
         tries: row.tries,
