@@ -35,8 +35,9 @@ const STRAYS_EVERY: Duration = Duration::from_secs(10);
 /// Batches of one lane in one round, so that a long lane does not keep the others waiting.
 const BATCHES_PER_LANE: u32 = 10;
 /// A lane whose jobs cannot move rests so many times as long as it took to find that out: a twentieth of one connection is
-/// all that it costs.
+/// all that it costs. That may be slow for another reason, which is over soon.
 const REST_FACTOR: u32 = 20;
+const REST_MAX: Duration = Duration::from_secs(30);
 
 /// What moves them.
 pub struct Moving {
@@ -230,7 +231,7 @@ impl Stops {
         let stop = self.lanes.get_mut(&lane)?;
         stop.moved += jobs;
         if jobs == 0 {
-            stop.due_at = now + took * REST_FACTOR;
+            stop.due_at = now + (took * REST_FACTOR).min(REST_MAX);
         }
         Some(stop)
     }
@@ -319,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_whose_jobs_cannot_move_rests_in_proportion_to_its_cost() {
+    fn a_lane_whose_jobs_cannot_move_rests_in_proportion_to_its_cost_and_not_for_long() {
         let mut stops = Stops::default();
         stops.note(&world(Some("paused")), &HashSet::new(), secs(0));
         assert_eq!(stops.due(secs(5)), [LANE]);
@@ -328,5 +329,7 @@ mod tests {
         assert_eq!(stops.due(secs(15)), [LANE]);
         stops.moved(LANE, 7, Duration::from_millis(500), secs(15));
         assert_eq!(stops.due(secs(15)), [LANE]);
+        stops.moved(LANE, 0, ROUND_MAX, secs(16));
+        assert_eq!(stops.due(secs(16) + REST_MAX), [LANE]);
     }
 }
