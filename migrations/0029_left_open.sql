@@ -1,7 +1,7 @@
 -- What a former holder of a lane left open.
 
 -- Whether the job's next attempt is open: committed, and not answered. A row, so that Postgres plans it into the statement
--- that asks: a function that returns a value sets up its statement for each job anew, which takes ten times as long.
+-- that asks: a function that returns a value sets up its statement for each job anew, which costs more than the answer.
 create function postrider.next_attempt(job_id bigint, tries integer) returns table (is_open boolean)
 language sql stable
 as $$

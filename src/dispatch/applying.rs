@@ -89,13 +89,12 @@ impl Applying {
         people::link(self.store.pool(), link).await.map(|_| ())
     }
 
-    /// A stop of a template also asks what the provider says of it now.
+    /// A stop of a template also asks what the provider says of it now; after it is written, since that may wait for others.
     async fn stop(&self, opened: &Opened, about: &About) -> Result<(), sqlx::Error> {
         let (scope, target) = match &opened.target {
             Target::Number(_) => (Scope::Number, about.phone_number_id.clone()),
             Target::Account(account) => (Scope::Account, account.to_string()),
             Target::Template { account, name } => {
-                sync::ask(self.store.pool(), account).await?;
                 let template = format!("{account}/{}/{}", name.name, name.language);
                 (Scope::Template, template)
             }
@@ -116,6 +115,9 @@ impl Applying {
                 reason = opened.stop.reason,
                 "the provider's answer pauses the {what} {target}"
             );
+        }
+        if let Target::Template { account, .. } = &opened.target {
+            sync::ask(self.store.pool(), account).await?;
         }
         Ok(())
     }
