@@ -228,9 +228,13 @@ async fn every_job_that_leaves_the_queue_is_counted_once_as_what_it_became() {
     let _daemon = rig.daemon().await;
     let people = recipients(6);
     rig.opt_in(&people[..5]).await;
-    // The answer is lost and the receipt settles it.
-    let fault = FaultRule::next(1, Fault::ResetAfterAccepting);
-    rig.sandbox.control().fault(fault);
+    // An answer is lost and one is slow: of both messages a receipt tells first.
+    for fault in [
+        Fault::ResetAfterAccepting,
+        Fault::SlowBody { over_ms: 2_000 },
+    ] {
+        rig.sandbox.control().fault(FaultRule::next(1, fault));
+    }
     for id in orders(rig.pool(), &people[..4]).await {
         rig.arrives(JobId(id)).await;
     }
