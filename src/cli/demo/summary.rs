@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt::Write as _,
     time::Duration,
 };
 
@@ -31,6 +30,8 @@ const NOT_ENQUEUED: &str = "not enqueued";
 const TOO_MANY: i32 = 130_429;
 /// At most so many jobs that are off are named.
 const OFF_SHOWN: usize = 20;
+
+mod text;
 
 /// What the demo knows when it is over.
 pub(super) struct Facts<'a> {
@@ -111,129 +112,6 @@ impl Summary {
     /// Whether every job is as it should be.
     pub(super) fn is_well(&self) -> bool {
         self.off.is_empty()
-    }
-
-    /// For people.
-    pub(super) fn text(&self, style: Style) -> String {
-        let mut text = String::new();
-        self.write_kinds(&mut text, style);
-        self.write_refusals(&mut text, style);
-        self.write_mishaps(&mut text, style);
-        self.write_speeds(&mut text, style);
-        self.write_verdict(&mut text, style);
-        text.truncate(text.trim_end().len());
-        text
-    }
-
-    fn write_kinds(&self, text: &mut String, style: Style) {
-        let heading = format!("What became of {}", counted(self.jobs, "job"));
-        let columns: Vec<&str> = columns()
-            .filter(|column| self.kinds.iter().any(|row| row.has(column)))
-            .collect();
-        let headings: Vec<&str> = ["kind", "jobs"]
-            .into_iter()
-            .chain(columns.iter().copied())
-            .collect();
-        let total = self.kinds.iter().fold(KindRow::new("all"), KindRow::plus);
-        let rows = self.kinds.iter().chain([&total]).map(|row| {
-            let numbers = columns
-                .iter()
-                .map(|column| row.states.get(column).copied().unwrap_or(0));
-            let numbers = [row.jobs].into_iter().chain(numbers).map(count);
-            [row.kind.clone()].into_iter().chain(numbers).collect()
-        });
-        section(text, style, &heading, &table(&headings, rows).to_string());
-    }
-
-    fn write_refusals(&self, text: &mut String, style: Style) {
-        let rows = self.refusals.iter().map(|refusal| {
-            vec![
-                count(refusal.jobs),
-                refusal.reason.clone(),
-                refusal.by.to_owned(),
-                refusal.meaning.to_owned(),
-            ]
-        });
-        let refusals = table(&["jobs", "reason", "by", "that is"], rows).to_string();
-        section(text, style, "What was not delivered, and why", &refusals);
-    }
-
-    fn write_mishaps(&self, text: &mut String, style: Style) {
-        section(
-            text,
-            style,
-            "What went wrong, on purpose",
-            &self.mishaps.join("\n"),
-        );
-    }
-
-    fn write_speeds(&self, text: &mut String, style: Style) {
-        let ms = |ms| duration(Duration::from_millis(ms));
-        let rows = self.speeds.iter().map(|speed| {
-            vec![
-                speed.priority.clone(),
-                count(speed.messages),
-                ms(speed.p50_ms),
-                ms(speed.p99_ms),
-            ]
-        });
-        let mut speeds = table(
-            &["priority", "messages", "half within", "99 % within"],
-            rows,
-        )
-        .to_string();
-        let _ = write!(
-            speeds,
-            "\n\nFrom enqueue to the provider's answer. Orders, deliveries and trips were enqueued all at\n\
-             once and took their turn; codes came in meanwhile, a few at a time, and went first.\n\
-             {:.0} messages a second, of {} that the numbers may send. In the fullest second of a\n\
-             number {} arrived; {} may be sent, and the network may bunch them a little.",
-            self.messages_per_second,
-            self.most_messages_per_second,
-            self.fullest_second_of_a_number,
-            PER_SECOND
-        );
-        section(text, style, "How fast it was", &speeds);
-    }
-
-    fn write_verdict(&self, text: &mut String, style: Style) {
-        let _ = writeln!(text);
-        if self.is_well() {
-            let jobs = counted(self.jobs, "job");
-            let said = format!(
-                "All {jobs} are as the samples say they must be, held against the provider's own book:"
-            );
-            let _ = writeln!(text, "{}", style.good(&said));
-            let _ = writeln!(
-                text,
-                "  each that had to go was taken exactly once, no other left, and every receipt is in."
-            );
-            return;
-        }
-        let said = match self.off.len() {
-            1 => "1 job is not as it should be:".to_owned(),
-            many => format!("{} jobs are not as they should be:", count(many)),
-        };
-        let _ = writeln!(text, "{}", style.bad(&said));
-        for off in self.off.iter().take(OFF_SHOWN) {
-            let _ = writeln!(text, "  {off}");
-        }
-        if let Some(more) = self
-            .off
-            .len()
-            .checked_sub(OFF_SHOWN)
-            .filter(|more| *more > 0)
-        {
-            let _ = writeln!(text, "  … and {} more", count(more));
-        }
-    }
-}
-
-/// A heading, and under it some lines, moved in a little.
-fn section(text: &mut String, style: Style, heading: &str, lines: &str) {
-    let _ = writeln!(text, "\n{}\n", style.bold(heading));
-    for line in lines.lines() {
-        let _ = writeln!(text, "{}", format!("  {line}").trim_end());
     }
 }
 
@@ -554,74 +432,4 @@ fn rate(entries: &[Entry]) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn summary(off: usize) -> Summary {
-        let off = (1..=off).map(|n| Off {
-            job: format!("job {n}"),
-            what: "the provider accepted it 2 times".to_owned(),
-        });
-        Summary {
-            jobs: 3_200,
-            kinds: vec![KindRow {
-                kind: "order".to_owned(),
-                jobs: 3_200,
-                states: BTreeMap::from([("read", 3_200)]),
-            }],
-            refusals: vec![],
-            mishaps: vec![],
-            speeds: vec![Speed {
-                priority: "urgent".to_owned(),
-                messages: 3_200,
-                p50_ms: 90,
-                p99_ms: 1_500,
-            }],
-            messages_per_second: 319.6,
-            most_messages_per_second: 320,
-            fullest_second_of_a_number: 80,
-            took_ms: 10_000,
-            off: off.collect(),
-        }
-    }
-
-    #[test]
-    fn the_first_twenty_jobs_that_are_off_are_named() {
-        let text = summary(23).text(Style::default());
-        assert!(
-            text.contains("✗ 23 jobs are not as they should be:"),
-            "{text}"
-        );
-        assert_eq!(text.matches("the provider accepted it 2 times").count(), 20);
-        assert!(text.ends_with("… and 3 more"), "{text}");
-        assert!(
-            summary(1)
-                .text(Style::default())
-                .contains("✗ 1 job is not as it should be:")
-        );
-    }
-
-    #[test]
-    fn only_states_that_occurred_have_a_column_and_numbers_are_grouped() {
-        let text = summary(0).text(Style::default());
-        let lines: Vec<&str> = text.lines().map(str::trim).collect();
-        for line in [
-            "KIND    JOBS   READ",
-            "order  3,200  3,200",
-            "all    3,200  3,200",
-        ] {
-            assert!(lines.contains(&line), "{line} in\n{text}");
-        }
-        assert!(text.contains("✓ All 3,200 jobs are as"), "{text}");
-    }
-
-    #[test]
-    fn half_and_ninety_nine_of_a_hundred_are_told_by_quantiles() {
-        let sorted: Vec<u64> = (0..200).collect();
-        assert_eq!(
-            (quantile(&sorted, 0.5), quantile(&sorted, 0.99)),
-            (100, 198)
-        );
-        assert_eq!((quantile(&[7], 0.99), quantile(&[], 0.5)), (7, 0));
-    }
-}
+mod tests;
