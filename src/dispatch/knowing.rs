@@ -123,6 +123,10 @@ impl Knowing {
         picture.learn(templates);
         let latest = released.last().map(|last| last.noted_at);
         picture.released_to = latest.unwrap_or_default().max(picture.released_to);
+        // Also when it changed while the database was asked.
+        if self.guide.has_changed().unwrap_or(false) {
+            picture.forget_senders();
+        }
         let guide = self.guide.borrow_and_update().clone();
         let echoes = picture.hear(echoes);
         let world = Arc::new(World {

@@ -55,6 +55,8 @@ pub struct Prepared {
     pub counted: bool,
     /// Whether it goes to see if what was stopped may go again.
     pub is_probe: bool,
+    /// When the gate saw the facts that it passed by.
+    pub passed_at: Duration,
     /// The request's body up to the callback data.
     pub body: Vec<u8>,
 }
@@ -137,6 +139,11 @@ impl Reading {
         self.after = self.after.max(key);
     }
 
+    /// The next look reads on from there, if it would have been beyond.
+    pub fn go_on_from(&mut self, key: (DateTime<Utc>, JobId)) {
+        self.after = self.after.min(key);
+    }
+
     /// The next look starts at the head: something that was passed over may go now.
     pub fn reset(&mut self) {
         self.after = HEAD;
@@ -163,8 +170,6 @@ pub struct LaneState {
     pub parked: ByPriority<VecDeque<Prepared>>,
     /// When some room is back, as far as can be foreseen.
     pub room_at: Duration,
-    /// When the first of them was put there.
-    pub parked_since: Duration,
     /// With an attempt that is being committed.
     pub attempting: IdMap<JobId, Prepared>,
     /// With a committed attempt, waiting for a slot.
@@ -203,7 +208,6 @@ impl LaneState {
             buffered: Default::default(),
             parked: Default::default(),
             room_at: Duration::MAX,
-            parked_since: Duration::ZERO,
             attempting: IdMap::default(),
             ready: Default::default(),
             attempt_turns: Turns::default(),
@@ -291,10 +295,16 @@ impl LaneState {
         self.attempting.entry(job.id).insert_entry(job).into_mut()
     }
 
+    /// When the first of those that wait for room passed the gate.
+    #[must_use]
+    pub fn parked_passed_at(&self) -> Option<Duration> {
+        let first = self.parked.iter().filter_map(VecDeque::front);
+        first.map(|job| job.passed_at).min()
+    }
+
     /// The job that was taken out waits until there is room, at `room_at` at the soonest.
-    pub fn park(&mut self, job: Prepared, room_at: Duration, now: Duration) {
+    pub fn park(&mut self, job: Prepared, room_at: Duration) {
         if self.parked() == 0 {
-            self.parked_since = now;
             self.room_at = room_at;
         }
         self.room_at = self.room_at.min(room_at);

@@ -74,7 +74,7 @@ pub struct Limits {
     /// The lanes whose pairs are counted here.
     pair_lanes: IdMap<Lane, PairLane>,
     /// Until when the jobs of a pair were put off last, so that they do not all come back at once.
-    put_off: HashMap<Pair, Moment>,
+    put_off: HashMap<(Pair, bool), Moment>,
     room_returned: bool,
 }
 
@@ -267,7 +267,8 @@ impl Limits {
     ) -> Admission {
         let (pair, at) = ((lane, job.recipient_hash), now.mono.into());
         if let Err(free_at) = self.pairs.ask(pair, at) {
-            return Admission::PairFull(self.put_off(pair, free_at, at));
+            let is_urgent = job.priority == Priority::Urgent;
+            return Admission::PairFull(self.put_off(pair, is_urgent, free_at, at));
         }
         job.counted = counts(job, now.wall + WINDOW_MARGIN + ATTEMPT_MARGIN);
         if job.counted
@@ -407,16 +408,18 @@ impl Limits {
             .collect()
     }
 
-    fn put_off(&mut self, pair: Pair, free_at: Moment, now: Moment) -> Moment {
+    /// When a job that found no token asks again: after those that were put off before it, but an urgent one only after urgent
+    /// ones. It goes before the others when they ask together.
+    fn put_off(&mut self, pair: Pair, is_urgent: bool, free_at: Moment, now: Moment) -> Moment {
         if self.put_off.len() >= PAIRS_MAX {
             self.put_off.retain(|_, until| *until > now);
         }
         let refill = self.pairs.allowance().refill;
         let until = self
             .put_off
-            .get(&pair)
+            .get(&(pair, is_urgent))
             .map_or(free_at, |last| free_at.max(*last + refill));
-        self.put_off.insert(pair, until);
+        self.put_off.insert((pair, is_urgent), until);
         until
     }
 }

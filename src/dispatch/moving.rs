@@ -32,6 +32,8 @@ const ROUND_EVERY: Duration = Duration::from_secs(1);
 const ROUND_MAX: Duration = Duration::from_secs(60);
 /// How often jobs of numbers that the configuration no longer names are looked for.
 const STRAYS_EVERY: Duration = Duration::from_secs(10);
+/// A batch that takes longer is given up, and its lane rests: others are not to wait for it.
+const BATCH_TIME_MAX: Duration = Duration::from_secs(10);
 /// Batches of one lane in one round, so that a long lane does not keep the others waiting.
 const BATCHES_PER_LANE: u32 = 10;
 /// A lane whose jobs cannot move rests so many times as long as it took to find that out: a twentieth of one connection is
@@ -94,7 +96,7 @@ impl Moving {
         }
         for lane in stops.due(now) {
             if present.contains(&lane) {
-                self.move_away(lane, &usable, stops, &world, now).await?;
+                self.move_away(lane, &usable, stops, &world, now).await;
             }
         }
         Ok(())
@@ -108,10 +110,16 @@ impl Moving {
         stops: &mut Stops,
         world: &World,
         now: Duration,
-    ) -> Result<(), sqlx::Error> {
+    ) {
         for _ in 0..BATCHES_PER_LANE {
             let asked = Instant::now();
-            let moved = moves::away(self.store.pool(), &self.instance, lane, usable).await?;
+            let batch = moves::away(self.store.pool(), &self.instance, lane, usable);
+            let moved = within(BATCH_TIME_MAX, batch)
+                .await
+                .unwrap_or_else(|error| {
+                    tracing::warn!(%error, lane = lane.0, "jobs of {} could not be moved", name(lane, world));
+                    Vec::new()
+                });
             let took = asked.elapsed();
             self.meters
                 .database
@@ -123,16 +131,15 @@ impl Moving {
                 self.changed.notify_one();
             }
             let Some(stop) = stops.moved(lane, jobs, took, now) else {
-                return Ok(());
+                return;
             };
             if stop.moved == jobs && jobs > 0 {
                 tell_start(lane, stop, world);
             }
             if jobs < moves::BATCH_MAX as u64 {
-                break;
+                return;
             }
         }
-        Ok(())
     }
 }
 

@@ -172,10 +172,15 @@ impl Pairs {
         self.allowance
     }
 
-    /// Changes the allowance. What a bucket misses, it misses on: a change is no burst.
+    /// Changes the allowance. What a bucket misses, it misses on: a change is no burst. One that is full stays as it is: how
+    /// long ago it was filled matters too.
     pub fn set_allowance(&mut self, allowance: Allowance, now: Moment) {
+        if allowance == self.allowance {
+            return;
+        }
         let scale = allowance.refill.as_secs_f64() / self.allowance.refill.as_secs_f64();
-        for bucket in self.buckets.values_mut() {
+        let missing = |bucket: &&mut Bucket| bucket.full_at > now;
+        for bucket in self.buckets.values_mut().filter(missing) {
             bucket.full_at = now + bucket.full_at.since(now).mul_f64(scale);
         }
         self.allowance = allowance;

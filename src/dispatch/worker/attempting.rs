@@ -63,15 +63,17 @@ impl Worker {
     /// Whether an attempt was asked for on any of the lanes.
     fn attempt_on(
         &mut self,
-        lanes: Vec<Lane>,
+        mut lanes: Vec<Lane>,
         urgent: bool,
         now: Now,
         actions: &mut Vec<Action>,
     ) -> bool {
         let horizon = now.mono + self.commits.every() + 2 * self.commits.expected(now.mono);
         let share = (self.pipeline.most(now.mono) / self.waiting_lanes.len().max(1)).max(1);
+        let first = self.commits.served % lanes.len().max(1);
+        lanes.rotate_left(first);
         let mut wanted = Vec::new();
-        for lane in lanes {
+        for (place, lane) in lanes.into_iter().enumerate() {
             if !self
                 .lanes
                 .get(&lane)
@@ -103,6 +105,7 @@ impl Worker {
             }
             if wanted.len() >= self.commits.most() {
                 self.commits.next_at = now.mono;
+                self.commits.served = first + place + 1;
                 break;
             }
         }

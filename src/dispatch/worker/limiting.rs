@@ -117,10 +117,13 @@ impl Worker {
         let mut forgotten = Vec::new();
         let lanes = &mut self.lanes;
         self.parked_lanes.retain(|lane| {
-            let Some(state) = lanes.get_mut(lane).filter(|state| state.parked() > 0) else {
+            let Some(state) = lanes.get_mut(lane) else {
                 return false;
             };
-            if now.mono >= state.parked_since + READ_AGAIN_EVERY {
+            let Some(passed_at) = state.parked_passed_at() else {
+                return false;
+            };
+            if now.mono >= passed_at + READ_AGAIN_EVERY {
                 forgotten.extend(state.forget_parked());
             } else if returned || now.mono >= state.room_at {
                 state.unpark();
@@ -166,7 +169,7 @@ pub(super) fn next_admitted<'a>(
             May::No { until, .. } => {
                 let wait = until.map(|until| (until - now.wall).to_std().unwrap_or_default());
                 let again = wait.map_or(Duration::MAX, |wait| now.mono + wait);
-                state.park(job, again, now.mono);
+                state.park(job, again);
                 continue;
             }
         };
@@ -177,7 +180,7 @@ pub(super) fn next_admitted<'a>(
                 }
                 return Some(state.start_attempt(priority, job));
             }
-            Admission::NoRoom(until) => state.park(job, until.since_start(), now.mono),
+            Admission::NoRoom(until) => state.park(job, until.since_start()),
             Admission::PairFull(until) => outbox.push(
                 Settlement::Deferred(Deferred {
                     id: job.id,

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use chrono::{DateTime, Utc};
+
 use super::{
     super::{
         event::{Action, LookFor, Now},
@@ -158,12 +160,29 @@ impl Worker {
             return;
         };
         let overtaken = self.overtaken(cursors);
+        let filled = filled(cursors, &seen);
         if !self.holds.is_empty() {
-            self.pass_over_held(cursors, &seen, &overtaken, now);
+            self.pass_over_held(cursors, &filled, &overtaken, now);
         }
         for seen in seen {
             let reads_on = !overtaken.contains(&(seen.job.lane, seen.job.priority));
             self.pass_gate(seen, reads_on, now);
+        }
+        for (key, last) in filled {
+            if !overtaken.contains(&key) {
+                self.go_on_behind(key, last);
+            }
+        }
+    }
+
+    /// A look that went back and was filled has left something behind it, and the cursor is far ahead: a big transaction
+    /// committed late. The next looks go on from there, rather than take one handful each time one goes back.
+    fn go_on_behind(&mut self, (lane, priority): (Lane, Priority), last: Key) {
+        // A job that nobody can do anything with now would hold up the others for ever.
+        if self.known.contains_key(&last.1)
+            && let Some(state) = self.lanes.get_mut(&lane)
+        {
+            state.reading[priority as usize].go_on_from(last);
         }
     }
 
@@ -185,18 +204,13 @@ impl Worker {
     fn pass_over_held(
         &mut self,
         cursors: &[Cursor],
-        seen: &[Seen],
+        filled: &HashMap<(Lane, Priority), Key>,
         overtaken: &HashSet<(Lane, Priority)>,
         now: Now,
     ) {
-        let mut found: HashMap<(Lane, Priority), u32> = HashMap::new();
-        for Seen { job, .. } in seen {
-            *found.entry((job.lane, job.priority)).or_default() += 1;
-        }
         for cursor in cursors {
             let key = (cursor.lane, cursor.priority);
-            let is_filled = found.get(&key).is_some_and(|found| *found >= cursor.room);
-            if is_filled
+            if filled.contains_key(&key)
                 || overtaken.contains(&key)
                 || !self
                     .lanes
@@ -290,6 +304,7 @@ impl Worker {
                     window_until: facts.window_until,
                     counted: true,
                     is_probe: false,
+                    passed_at: now.mono,
                     body,
                 });
             }
@@ -309,4 +324,24 @@ impl Worker {
             },
         );
     }
+}
+
+/// Where a job stands in its lane.
+type Key = (DateTime<Utc>, JobId);
+
+/// The lanes of which as many jobs were found as there was room for, each with the last of them.
+fn filled(cursors: &[Cursor], seen: &[Seen]) -> HashMap<(Lane, Priority), Key> {
+    let mut found: HashMap<(Lane, Priority), (u32, Key)> = HashMap::new();
+    for Seen { job, .. } in seen {
+        let key = (job.due_at, job.id);
+        let (count, last) = found.entry((job.lane, job.priority)).or_insert((0, key));
+        *count += 1;
+        *last = key.max(*last);
+    }
+    let is_filled = |cursor: &Cursor| {
+        let lane = (cursor.lane, cursor.priority);
+        let (count, last) = found.get(&lane)?;
+        (*count >= cursor.room).then_some((lane, *last))
+    };
+    cursors.iter().filter_map(is_filled).collect()
 }

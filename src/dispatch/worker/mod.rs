@@ -89,6 +89,8 @@ pub struct Worker {
     outbox: Outbox,
     /// When which lane may post next.
     due: BinaryHeap<Reverse<(Duration, Lane)>>,
+    /// While every request is out, lanes whose slot has come are looked at again from then on.
+    crowded_until: Duration,
     hand: Hand,
     rung: IdSet<Lane>,
     polling: bool,
@@ -141,6 +143,7 @@ impl Worker {
             in_flight: IdMap::default(),
             outbox: Outbox::default(),
             due: BinaryHeap::new(),
+            crowded_until: Duration::ZERO,
             hand: Hand::default(),
             rung: IdSet::default(),
             polling: false,
@@ -234,7 +237,8 @@ impl Worker {
         let polls = !self.polling && !self.draining && !self.lanes.is_empty();
         let poll = polls.then_some(self.next_poll);
         let attempt = self.may_attempt().then_some(self.commits.next_at);
-        let post = self.due.peek().map(|Reverse((at, _))| *at);
+        let due = self.due.peek().map(|Reverse((at, _))| *at);
+        let post = due.map(|at| at.max(self.crowded_until));
         [
             poll,
             attempt,

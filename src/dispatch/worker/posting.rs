@@ -16,7 +16,7 @@ use crate::{
     rules::{
         address::Address,
         breaker::{May, Opened, Target},
-        job::{JobId, Lane},
+        job::{JobId, Lane, Priority},
         outcome::{Answer, Consequence, Effect, Outcome, judge},
         receipt::Callback,
     },
@@ -27,6 +27,16 @@ use crate::{
 const STALE: &str = "what was checked before was no longer fresh";
 /// With every connection in use, the next look at the due lanes.
 const CROWDED_WAIT: Duration = Duration::from_millis(2);
+/// One in so many requests is kept for urgent jobs: a slow provider holds all others, and then they would wait behind them.
+const URGENT_ONE_IN: usize = 20;
+
+/// When a lane may post again.
+enum Again {
+    /// At its next slot.
+    At(Duration),
+    /// When a request is answered: its slot has come, and every request that it may make is out.
+    Crowded,
+}
 
 impl Worker {
     /// The lane waits for its next slot from now on, unless it does already.
@@ -41,6 +51,7 @@ impl Worker {
 
     /// Posts on every lane whose slot has come.
     pub(super) fn post(&mut self, now: Now, actions: &mut Vec<Action>) {
+        let mut crowded = Vec::new();
         while let Some(Reverse((at, lane))) = self.due.peek().copied()
             && at <= now.mono
         {
@@ -48,14 +59,35 @@ impl Worker {
             if let Some(state) = self.lanes.get_mut(&lane) {
                 state.scheduled = false;
             }
-            if let Some(again) = self.post_on(lane, now, actions) {
-                self.schedule(lane, again);
+            match self.post_on(lane, now, actions) {
+                Some(Again::At(again)) => self.schedule(lane, again),
+                Some(Again::Crowded) => crowded.push((at, lane)),
+                None => {}
             }
+        }
+        self.crowded_until = if crowded.is_empty() {
+            Duration::ZERO
+        } else {
+            now.mono + CROWDED_WAIT
+        };
+        // Whose slot came first is served first.
+        for (at, lane) in crowded {
+            self.schedule(lane, at);
         }
     }
 
+    /// Whether every request is out that jobs of this priority may make.
+    fn is_crowded(&self, priority: Priority) -> bool {
+        let most = self.settings.in_flight_max;
+        let kept = match priority {
+            Priority::Urgent => 0,
+            Priority::Normal | Priority::Bulk => most / URGENT_ONE_IN,
+        };
+        self.in_flight.len() >= most - kept
+    }
+
     /// Posts what the lane's slots allow now; returns when it may post next, if it has anything left.
-    fn post_on(&mut self, lane: Lane, now: Now, actions: &mut Vec<Action>) -> Option<Duration> {
+    fn post_on(&mut self, lane: Lane, now: Now, actions: &mut Vec<Action>) -> Option<Again> {
         let state = self.lanes.get_mut(&lane)?;
         let stale = state.take_stale(now.mono);
         // What a throttle held up tells nothing of how much the machine can post.
@@ -63,19 +95,28 @@ impl Worker {
             self.pipeline.in_vain(now.mono);
         }
         self.give_up(lane, Vec::new(), stale, STALE, now);
+        let mut has_posted = false;
         loop {
             let state = self.lanes.get(&lane)?;
-            let priority = state.next_to_post()?;
+            let mut priority = state.next_to_post()?;
+            let has_urgent = !state.ready[Priority::Urgent as usize].is_empty();
             if state.hold_until > now.mono {
                 let stale_at = state.stale_at().unwrap_or(Duration::MAX);
-                return Some(state.hold_until.min(stale_at));
+                return Some(Again::At(state.hold_until.min(stale_at)));
             }
             if self.stopped(lane, now).is_some() {
                 self.relinquish(lane, now);
                 return None;
             }
-            if self.in_flight.len() >= self.settings.in_flight_max {
-                return Some(now.mono + CROWDED_WAIT);
+            if self.is_crowded(priority) && has_urgent {
+                priority = Priority::Urgent;
+            }
+            if self.is_crowded(priority) {
+                // Who has just posted waits behind the others.
+                return Some(match has_posted {
+                    true => Again::At(now.mono),
+                    false => Again::Crowded,
+                });
             }
             let state = self.lanes.get_mut(&lane)?;
             let expired = state.ready[priority as usize]
@@ -83,7 +124,7 @@ impl Worker {
                 .is_some_and(|next| next.job.expires_at <= now.wall);
             if !expired && let Err(again) = state.pacer.take(now.mono) {
                 // When all slots are taken by posts that have not left, the lane goes on when one has.
-                return (again < Duration::MAX).then_some(again);
+                return (again < Duration::MAX).then_some(Again::At(again));
             }
             let next = state.take_ready(priority)?;
             let pool = state.facts.pool.as_ref();
@@ -93,7 +134,9 @@ impl Worker {
             if let May::No { reason, .. } = may
                 && !next.job.is_probe
             {
-                state.pacer.stayed();
+                if !expired {
+                    state.pacer.stayed();
+                }
                 self.limits.withdraw(lane, &next.job);
                 self.outbox.push(
                     not_sent(&next.attempt(), reason, now.wall, now.wall),
@@ -113,6 +156,7 @@ impl Worker {
                 );
             } else {
                 self.put_on_wire(lane, next, now, actions);
+                has_posted = true;
             }
         }
     }

@@ -33,6 +33,8 @@ pub(super) struct Commits {
     pub(super) urgent_running: usize,
     /// Jobs of the last batch that was gathered.
     pub(super) gathered: usize,
+    /// Lanes that were served by batches which were too small for all of them: the next one begins with the others.
+    pub(super) served: usize,
     /// How often the largest batch is halved.
     halved: u32,
     expected: Duration,

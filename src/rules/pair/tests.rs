@@ -519,3 +519,31 @@ fn the_same_schedules_find_fault_with_every_wrong_bucket_and_not_with_the_right_
         assert!(faults(fault) > 0, "{fault:?}: nobody noticed");
     }
 }
+
+#[test]
+fn an_allowance_that_is_told_again_and_again_holds_nobody_up() {
+    let allowance = Allowance {
+        burst: 1,
+        refill: SECOND * 6,
+    };
+    let mut pairs = Pairs::new(allowance, 100);
+    for message in 0..5 {
+        let now = message * 20;
+        assert_eq!(post(&mut pairs, PAIR, at(now)), Ok(()), "message {message}");
+        for second in 1..20 {
+            pairs.set_allowance(allowance, at(now + second));
+        }
+    }
+}
+
+#[test]
+fn a_bucket_that_was_full_long_ago_is_so_under_another_allowance_too() {
+    let mut pairs = pairs();
+    assert_eq!(burst(&mut pairs, PAIR, at(0)), 45);
+    let slower = Allowance {
+        burst: 45,
+        refill: SECOND * 12,
+    };
+    pairs.set_allowance(slower, at(1_000));
+    assert_eq!(burst(&mut pairs, PAIR, at(1_000)), 45);
+}

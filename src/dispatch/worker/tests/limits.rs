@@ -218,6 +218,30 @@ fn jobs_that_wait_for_room_are_read_again_once_a_minute_since_a_window_may_have_
 }
 
 #[test]
+fn jobs_that_wait_for_room_are_read_again_also_where_some_comes_back_all_the_time() {
+    let mut bench = limited(10, &[]);
+    bench.worker.settings.look_ahead = 100;
+    let jobs = bench.normal(0..100);
+    assert_eq!(bench.look_and_send(jobs), ids(0..9));
+    assert_eq!(bench.cursors(Priority::Normal), []);
+    for person in 200..206 {
+        bench.wait(Duration::from_secs(10));
+        // Somebody's room is given back, and those who wait ask for it.
+        let code = bench.greeting(person, OTHER, Priority::Urgent, person);
+        let wanted = attempts(&bench.look(vec![code]));
+        assert_eq!(wanted.len(), 1);
+        bench.tell(Event::Attempted {
+            urgent: true,
+            wanted,
+            permitted: Some(Vec::new()),
+            took: Duration::from_millis(2),
+        });
+    }
+    bench.wait(Duration::from_secs(5));
+    assert_eq!(bench.cursors(Priority::Normal)[0].after, HEAD);
+}
+
+#[test]
 fn a_pool_whose_lease_was_lost_is_counted_anew() {
     let mut bench = limited(10, &[]);
     bench.tell(Event::Leases(Leases {
@@ -330,6 +354,26 @@ fn the_forty_sixth_message_to_a_person_is_put_off_and_those_to_others_go() {
             .iter()
             .all(|job| job.reason == WaitReason::PairRateLimited)
     );
+}
+
+#[test]
+fn a_code_is_not_put_off_behind_the_bulk_that_its_person_was_put_off_for() {
+    let mut bench = limited(1_000, &[]);
+    let same = (0..60).map(|id| bench.greeting(id, LANE, Priority::Bulk, 7));
+    let same = same.collect();
+    assert_eq!(bench.look_and_send(same).len(), 45);
+    let code = bench.greeting(100, LANE, Priority::Urgent, 7);
+    let mut actions = bench.look(vec![code]);
+    let mut put_off = Vec::new();
+    for _ in 0..20 {
+        let deferred = settles(actions)
+            .into_iter()
+            .flat_map(|batch| batch.deferred);
+        put_off.extend(deferred.filter(|job| job.id == JobId(100)));
+        actions = bench.wait(Duration::from_millis(20));
+    }
+    let wait = put_off[0].due_at - wall(bench.mono);
+    assert!(wait < chrono::TimeDelta::seconds(10), "{wait}");
 }
 
 /// How many of 50 messages to one person go at once.

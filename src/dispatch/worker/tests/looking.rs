@@ -98,3 +98,28 @@ fn a_lane_that_took_over_jobs_of_another_is_read_from_the_head() {
     bench.show_world();
     assert_eq!(bench.cursors(Priority::Normal)[0].after, HEAD);
 }
+
+#[test]
+fn what_a_big_transaction_committed_late_is_read_on_and_not_a_handful_a_minute() {
+    let mut bench = Bench::new(10.0);
+    let job = bench.seen(7, LANE, Priority::Normal);
+    let long_ago = job.job.due_at - Duration::from_secs(100);
+    bench.look(vec![job]);
+    bench.mono += Duration::from_secs(61);
+    let cursors = bench.cursors(Priority::Normal);
+    assert_eq!(cursors[0].after, HEAD);
+    let late = |id| {
+        let mut seen = bench.seen(id, LANE, Priority::Normal);
+        seen.job.due_at = long_ago;
+        seen
+    };
+    let room = i64::from(cursors[0].room);
+    let seen: Vec<Seen> = (100..100 + room).map(late).collect();
+    bench.tell(Event::Looked {
+        why: LookFor::Room,
+        cursors,
+        seen: Some(seen),
+    });
+    let after = |bench: &Bench| bench.worker.lanes[&LANE].reading[1].after();
+    assert_eq!(after(&bench), (long_ago, JobId(99 + room)));
+}

@@ -126,3 +126,36 @@ fn a_paused_priority_is_not_looked_at_until_it_is_resumed_and_then_from_the_head
     bench.show_world();
     assert_eq!(bench.cursors(Priority::Normal)[0].after, HEAD);
 }
+
+#[test]
+fn an_expired_job_of_a_stopped_template_gives_back_no_slot() {
+    let mut bench = Bench::new(2.0);
+    bench.no_connection = true;
+    let mut jobs: Vec<Seen> = (1..=4)
+        .map(|id| bench.seen(id, LANE, Priority::Normal))
+        .collect();
+    jobs[1].job.expires_at = wall(bench.mono + Duration::from_millis(300));
+    let actions = bench.look(jobs);
+    // The first has a slot and no connection, the others wait with their attempts committed.
+    assert_eq!(posts(&bench.permit_all(&actions)), [JobId(1)]);
+    let template = TemplateName {
+        name: "order_shipped".into(),
+        language: "en".into(),
+    };
+    let state = bench.worker.lanes.get_mut(&LANE).expect("the lane");
+    let mut waiting = state
+        .buffered
+        .iter_mut()
+        .flatten()
+        .chain(state.ready.iter_mut().flatten().map(|next| &mut next.job));
+    let expiring = waiting.find(|job| job.id == JobId(2)).expect("it waits");
+    expiring.template = Some(template.clone());
+    let stopped = Target::Template {
+        account: "waba".into(),
+        name: template,
+    };
+    let (hour, now) = (Some(Duration::from_secs(3_600)), bench.now().wall);
+    bench.worker.breakers.open(stopped, "no", None, hour, now);
+    // Two a second, of which none has left.
+    assert_eq!(bench.send(80), [JobId(3)]);
+}

@@ -300,3 +300,42 @@ fn an_answer_that_names_another_address_makes_both_one_person() {
     });
     assert_eq!(linked, Some(("+905321234567", "+905320000000")));
 }
+
+#[test]
+fn while_every_request_is_out_the_number_that_waits_longest_posts_next() {
+    let mut bench = Bench::new(10.0);
+    bench.worker.settings.in_flight_max = 1;
+    let jobs = (1..=20).flat_map(|id| {
+        [
+            bench.seen(id, LANE, Priority::Normal),
+            bench.seen(100 + id, OTHER, Priority::Normal),
+        ]
+    });
+    let jobs = jobs.collect();
+    let actions = bench.look(jobs);
+    let mut on_the_wire = posts(&bench.permit_all(&actions));
+    let mut lanes = Vec::new();
+    for _ in 0..10 {
+        assert_eq!(on_the_wire.len(), 1);
+        // As long as both have a slot again.
+        assert_eq!(bench.send(8), []);
+        on_the_wire = posts(&bench.answer(on_the_wire[0], accepted()));
+        lanes.push(on_the_wire[0].0 < 100);
+    }
+    assert!(lanes.windows(2).all(|two| two[0] != two[1]), "{lanes:?}");
+}
+
+#[test]
+fn an_urgent_job_finds_a_request_though_a_slow_provider_holds_those_of_all_others() {
+    let mut bench = Bench::new(80.0);
+    bench.worker.settings.in_flight_max = 20;
+    let bulk = (1..=40).map(|id| bench.seen(id, LANE, Priority::Bulk));
+    let bulk = bulk.collect();
+    let actions = bench.look(bulk);
+    let mut posted = posts(&bench.permit_all(&actions));
+    posted.extend(bench.send(50));
+    assert_eq!(posted.len(), 19);
+    let code = bench.seen(100, LANE, Priority::Urgent);
+    let wanted = attempts(&bench.look(vec![code]));
+    assert_eq!(posts(&bench.permit_as(true, &wanted)), [JobId(100)]);
+}
