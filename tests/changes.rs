@@ -145,6 +145,7 @@ impl World {
             by,
             reason: "test",
             error_code: None,
+            since: None,
             until: None,
         };
         facts::pause(self.pool(), &pause).await.unwrap();
@@ -529,6 +530,60 @@ async fn a_pause_that_came_after_the_webhook_was_said_stays() {
         .account_is(-300, json!({"event": "ACCOUNT_RECONNECTED"}))
         .await;
     assert_eq!(world.stopped().await, ["account w provider"]);
+}
+
+#[tokio::test]
+async fn what_was_said_next_ends_a_pause_however_late_both_are_heard() {
+    let world = World::new().await;
+    world
+        .account_is(-600, json!({"event": "ACCOUNT_OFFBOARDED"}))
+        .await;
+    assert_eq!(world.stopped().await, ["account w provider"]);
+    world
+        .account_is(-300, json!({"event": "ACCOUNT_RECONNECTED"}))
+        .await;
+    assert_eq!(world.stopped().await, [""; 0]);
+    assert_eq!(
+        world.history().await,
+        ["provider pause account w", "provider resume account w"]
+    );
+}
+
+#[tokio::test]
+async fn a_pause_by_webhook_stands_since_it_was_said() {
+    let world = World::new().await;
+    world
+        .account_is(-600, json!({"event": "ACCOUNT_OFFBOARDED"}))
+        .await;
+    world
+        .account_is(
+            -500,
+            json!({"event": "ACCOUNT_RESTRICTION", "restriction_info": [
+        {"restriction_type": "RESTRICTED_UTILITY_TEMPLATES", "expiration": world.now + 60}]}),
+        )
+        .await;
+    let since = |scope: &str| {
+        format!(
+            "select string_agg(distinct extract(epoch from since)::bigint::text, ' ')
+             from postrider.pause where scope = '{scope}'"
+        )
+    };
+    assert_eq!(
+        world.text(&since("account")).await,
+        (world.now - 600).to_string()
+    );
+    assert_eq!(
+        world.text(&since("template")).await,
+        (world.now - 500).to_string()
+    );
+    // Said once more, it stands since the first time.
+    world
+        .account_is(-400, json!({"event": "ACCOUNT_OFFBOARDED"}))
+        .await;
+    assert_eq!(
+        world.text(&since("account")).await,
+        (world.now - 600).to_string()
+    );
 }
 
 #[tokio::test]

@@ -263,6 +263,43 @@ async fn a_number_that_leaves_a_shard_that_nobody_holds_may_be_sent_from_at_once
 }
 
 #[tokio::test]
+async fn a_shard_that_gets_numbers_again_has_nothing_to_look_for_from_before() {
+    let database = common::database().await;
+    let pool = database.pool();
+    facts::mirror(pool, &config()).await.unwrap();
+    let together = shards(&load(pool).await.numbers)[0];
+    let settled_days_ago = async || -> f64 {
+        sqlx::query_scalar(
+            "select extract(epoch from now() - settled_until)::float8 / 86400 from postrider.lease where shard = $1",
+        )
+        .bind(together)
+        .fetch_one(pool)
+        .await
+        .unwrap()
+    };
+    sqlx::query("update postrider.lease set epoch = 3, settled_until = now() - interval '30 days'")
+        .execute(pool)
+        .await
+        .unwrap();
+    let limit = async |name: &str, recipients: Option<i32>| {
+        sync::limit(pool, "p", name, recipients).await.unwrap();
+    };
+    limit("TIER_UNLIMITED", None).await;
+    // Whoever holds the numbers now looks that far back for them, wherever they are.
+    let looked_back: i64 = sqlx::query_scalar(
+        "select count(*) from postrider.number where open_since < now() - interval '29 days'",
+    )
+    .fetch_one(pool)
+    .await
+    .unwrap();
+    assert!(looked_back >= 3, "{looked_back}");
+    assert!(settled_days_ago().await > 29.0, "they have only just left");
+    limit("TIER_2K", Some(2_000)).await;
+    assert_eq!(shards(&load(pool).await.numbers)[0], together);
+    assert!(settled_days_ago().await < 0.1);
+}
+
+#[tokio::test]
 async fn the_configured_limit_holds_until_the_provider_names_its_own() {
     let database = common::database().await;
     let limit = async |pool: &PgPool| load(pool).await.numbers[0].messaging_limit;
@@ -498,6 +535,7 @@ fn stop<'a>(by: By<'a>, until: Option<DateTime<Utc>>) -> Pause<'a> {
         by,
         reason: "quality",
         error_code: Some(131_048),
+        since: None,
         until,
     }
 }

@@ -22,7 +22,7 @@ use postrider::{
     sandbox::{Delay, Setup},
     store::{
         attempt::Held,
-        lease::{self, Holder},
+        lease::{self, Holder, Returned},
         sync,
     },
 };
@@ -683,4 +683,27 @@ async fn who_was_not_in_time_renews_nothing() {
         []
     );
     assert_eq!(take(&database).await, [1, 2].into());
+}
+
+#[tokio::test]
+async fn a_statement_that_outlives_a_hand_back_keeps_nobody_from_taking_over() {
+    let database = common::database().await;
+    database
+        .pool()
+        .execute(
+            "update postrider.lease set instance = 'old', epoch = 3, expires_at = now() + interval '1 hour'
+             where shard in (1, 2)",
+        )
+        .await
+        .unwrap();
+    let mut old = attempting(&database, "postrider old.00aa dispatch 0").await;
+    let returned = [1, 2].map(|shard| Returned {
+        held: Held { shard, epoch: 3 },
+        rest: Duration::ZERO,
+    });
+    lease::hand_back(database.pool(), "old", &returned)
+        .await
+        .unwrap();
+    assert_eq!(take(&database).await, [1, 2].into());
+    old.execute("commit").await.unwrap_err();
 }

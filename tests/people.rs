@@ -8,9 +8,15 @@
 mod common;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use common::receiving::{NUMBER, Receiver, count, prepare};
+use common::{
+    receiving::{NUMBER, Receiver, body, count, prepare},
+    rig::Rig,
+};
 use postrider::{
     clock,
+    http::signature,
+    rules::job::JobId,
+    sandbox::Setup,
     store::people::{Link, LinkSource, link},
 };
 use reqwest::StatusCode;
@@ -19,6 +25,8 @@ use sqlx::PgPool;
 
 const PHONE: &str = "+551187654321";
 const ID: &str = "BR.13491208655302741918";
+const PARENT: &str = "BR.ENT.11815799212886844830";
+const NEW_PHONE: &str = "+905551231234";
 
 fn links(pairs: &[(&str, &str)]) -> Vec<Link> {
     let link = |(known, also): &(&str, &str)| Link {
@@ -63,6 +71,30 @@ fn text(from: &str, body: &str) -> Value {
     json!({ "from": from, "type": "text", "text": { "body": body } })
 }
 
+/// The provider tells the rig's daemon something. It is answered with 200 once it is committed.
+async fn tell(rig: &Rig, setup: &Setup, list: &str, mut element: Value) {
+    element["timestamp"] = json!(clock::now().timestamp().to_string());
+    let metadata = json!({ "phone_number_id": setup.numbers[0].id });
+    let body = body(&json!({ "metadata": metadata, list: [element] }));
+    let secret = setup.apps[0].secret.clone().into();
+    // Another test of this process may have done so.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let answer = reqwest::Client::builder()
+        .no_proxy()
+        .build()
+        .unwrap()
+        .post(format!(
+            "http://127.0.0.1:{}/webhooks/whatsapp",
+            rig.webhook_port
+        ))
+        .header(signature::HEADER, signature::sign(body.as_bytes(), &secret))
+        .body(body)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+}
+
 #[tokio::test]
 async fn a_stop_under_each_address_of_one_person_stops_all() {
     let forms = ["5511987654321", "551187654321", ""];
@@ -94,6 +126,39 @@ async fn a_stop_under_each_address_of_one_person_stops_all() {
             );
         }
     }
+}
+
+#[tokio::test]
+async fn a_stop_under_the_number_stops_jobs_to_the_parents_id_after_a_webhook_showed_both() {
+    let setup = Setup::quick();
+    let rig = Rig::new(setup.clone(), "").await;
+    let _daemon = rig.daemon().await;
+    let pool = rig.pool();
+    // Two persons, for all that anybody knows yet.
+    opt_in(pool, PHONE).await;
+    opt_in(pool, PARENT).await;
+    let both = json!({ "id": "wamid.S", "status": "sent", "recipient_id": "551187654321",
+                       "recipient_user_id": ID, "recipient_parent_user_id": PARENT });
+    tell(&rig, &setup, "statuses", both).await;
+    common::eventually("the links", || async {
+        (count(pool, "address").await == 2).then_some(())
+    })
+    .await;
+    let mut stop = text("551187654321", "Stop.");
+    stop["id"] = json!("wamid.I");
+    tell(&rig, &setup, "messages", stop).await;
+    let id = sqlx::query_scalar(
+        "select postrider.enqueue($1, 'order_shipped',
+                '{\"body\": {\"name\": \"Ada\", \"order\": \"1042\", \"carrier\": \"DHL\"}}', language => 'en_US')",
+    )
+    .bind(PARENT)
+    .fetch_one(pool)
+    .await
+    .unwrap();
+    let job = JobId(id);
+    rig.becomes(job, "rejected").await;
+    assert_eq!(rig.job(job).await.1.as_deref(), Some("opted_out"));
+    assert!(rig.sandbox.ledger().of_job(id).is_empty());
 }
 
 #[tokio::test]
@@ -251,6 +316,48 @@ async fn a_changed_number_takes_consent_and_window_along() {
         window_of(pool, "+905551231234").await,
         window_of(pool, PHONE).await
     );
+}
+
+#[tokio::test]
+async fn a_changed_number_that_was_answered_is_linked_although_whoever_heard_it_was_killed() {
+    let setup = Setup::quick();
+    let rig = Rig::new(setup.clone(), "").await;
+    let daemon = rig.daemon().await;
+    let pool = rig.pool();
+    sqlx::query("select postrider.opt_out($1, 'support')")
+        .bind(PHONE)
+        .execute(pool)
+        .await
+        .unwrap();
+    // While somebody writes consent, of whomever, nobody links.
+    let mut upstream = pool.begin().await.unwrap();
+    sqlx::query("select postrider.opt_in('+905320000001', 'shop')")
+        .execute(&mut *upstream)
+        .await
+        .unwrap();
+    let system =
+        json!({ "type": "user_changed_number", "wa_id": "905551231234", "body": "changed" });
+    let changed =
+        json!({ "id": "wamid.I", "from": "551187654321", "type": "system", "system": system });
+    tell(&rig, &setup, "messages", changed).await;
+    assert_eq!(count(pool, "link_inbox").await, 1);
+    daemon.kill();
+    upstream.commit().await.unwrap();
+    assert_eq!(count(pool, "link_inbox").await, 1);
+    assert!(!opted_out(pool, NEW_PHONE).await, "nobody knows yet");
+
+    let _daemon = rig.postrider.start(&[]);
+    common::eventually("the link", || async {
+        (count(pool, "link_inbox").await == 0).then_some(())
+    })
+    .await;
+    let person: String = sqlx::query_scalar("select person from postrider.address where key = $1")
+        .bind(NEW_PHONE)
+        .fetch_one(pool)
+        .await
+        .unwrap();
+    assert_eq!(person, PHONE);
+    assert!(opted_out(pool, NEW_PHONE).await);
 }
 
 #[tokio::test]

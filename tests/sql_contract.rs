@@ -830,3 +830,29 @@ async fn a_pool_knows_the_lanes_of_its_configured_numbers() {
     .await;
     assert_eq!(lanes().await, ["n1", "n5", "n6"]);
 }
+
+/// Its settlement, and that of all others beside it, would wait for the end of the caller's transaction.
+#[tokio::test]
+async fn what_is_being_sent_is_not_locked_by_who_would_cancel_it() {
+    let database = sql::database().await;
+    let mut producer = database.pool().begin().await.unwrap();
+    let [sending, ..] = sql::enqueue_some(&mut producer).await;
+    sql::attempt(&mut producer, sending, 1).await;
+    producer.commit().await.unwrap();
+    let mut producer = database.pool().begin().await.unwrap();
+    let ids = "array(select id from postrider.queue)";
+    let cancelled: i32 = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
+        "select cardinality(postrider.cancel_jobs({ids}))"
+    )))
+    .fetch_one(&mut *producer)
+    .await
+    .unwrap();
+    assert_eq!(cancelled, 3);
+    let mut daemon = database.pool().acquire().await.unwrap();
+    sql::run(
+        &mut daemon,
+        &format!("select from postrider.queue where id = {sending} for update nowait"),
+    )
+    .await;
+    producer.commit().await.unwrap();
+}

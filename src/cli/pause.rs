@@ -157,6 +157,7 @@ pub(super) async fn pause(args: PauseArgs, context: &Context) -> anyhow::Result<
         by: By::Operator(who(context)),
         reason,
         error_code: None,
+        since: None,
         until,
     };
     facts::pause(pool, &pause).await?;

@@ -105,6 +105,7 @@ impl Applying {
             by: By::Provider,
             reason: &opened.stop.reason,
             error_code: opened.stop.code,
+            since: None,
             until: opened.stop.until,
         };
         if facts::pause(self.store.pool(), &pause).await? {

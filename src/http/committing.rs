@@ -23,6 +23,7 @@ use crate::{
     store::{
         changes::{self, Told},
         echoes, inbound, is_bad_value,
+        people::{self, Link},
         receipts::{self, Event},
         unknown,
     },
@@ -191,9 +192,14 @@ async fn write(pool: &PgPool, all: &mut Notices) -> Result<(), sqlx::Error> {
         wishes,
         told,
         echoes,
+        links,
         events,
-        ..
     } = all;
+    let once: Vec<&Link> = links
+        .iter()
+        .filter(|link| link.source.is_shown_once())
+        .collect();
+    people::keep(pool, &once).await?;
     for (receipt, error) in in_parts(receipts, |part| receipts::append(pool, part)).await? {
         events.push(refused(&receipt.raw, &error));
     }

@@ -32,6 +32,15 @@ impl<'a> Scalar<'a> {
         }
     }
 
+    /// This one, or the other when this says nothing.
+    pub(super) fn or(self, other: Self) -> Self {
+        match self {
+            Scalar::Nothing => other,
+            Scalar::Text(text) if text.is_empty() => other,
+            said => said,
+        }
+    }
+
     /// As text of its own.
     pub(super) fn owned(self) -> Option<String> {
         self.text().map(Cow::into_owned)

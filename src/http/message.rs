@@ -27,6 +27,8 @@ struct Element<'a> {
     #[serde(borrow, default)]
     from_user_id: Scalar<'a>,
     #[serde(borrow, default)]
+    from_parent_user_id: Scalar<'a>,
+    #[serde(borrow, default)]
     timestamp: Scalar<'a>,
     #[serde(borrow, default, rename = "type")]
     kind: Scalar<'a>,
@@ -174,17 +176,15 @@ pub(super) fn read(
 
 /// The phone number, unless they hide it; an id in a form that we do not know is kept as it is.
 fn writer(element: &Element<'_>) -> Option<String> {
-    let id = element
-        .from
-        .clone()
-        .text()
-        .or_else(|| element.from_user_id.clone().text())?;
+    let user = element.from_user_id.clone();
+    let id = element.from.clone().or(user).text()?;
     Some(address_key(&id).unwrap_or_else(|| id.into_owned()))
 }
 
 fn link(reader: &mut Reader<'_>, element: &Element<'_>) {
     let (from, user) = (&element.from, &element.from_user_id);
-    reader.same_person(from.clone(), user.clone(), LinkSource::Webhook);
+    let parent = &element.from_parent_user_id;
+    reader.one_person(from.clone(), user.clone(), parent.clone());
     let Some(system) = &element.system.0 else {
         return;
     };

@@ -199,7 +199,7 @@ impl Reader<'_> {
             .flatten()
             .filter_map(|contact| contact.0)
         {
-            self.same_person(contact.wa_id, contact.user_id, LinkSource::Webhook);
+            self.one_person(contact.wa_id, contact.user_id, contact.parent_user_id);
         }
         let is_empty = [&value.statuses, &value.messages]
             .iter()
@@ -266,11 +266,10 @@ impl Reader<'_> {
             raw: raw.get().to_owned(),
         });
         if element.recipient_type != Scalar::Text("group".into()) {
-            self.same_person(
-                element.recipient_id,
-                element.recipient_user_id,
-                LinkSource::Webhook,
-            );
+            let parent = element
+                .recipient_parent_user_id
+                .or(element.parent_recipient_user_id);
+            self.one_person(element.recipient_id, element.recipient_user_id, parent);
         }
     }
 
@@ -382,6 +381,14 @@ impl Reader<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Notes which of a person's phone number, id and parent's id were named together. They are linked to the phone number,
+    /// and to the id of somebody who hides it.
+    pub(super) fn one_person(&mut self, phone: Scalar<'_>, user: Scalar<'_>, parent: Scalar<'_>) {
+        let known = phone.clone().or(user.clone());
+        self.same_person(phone, user, LinkSource::Webhook);
+        self.same_person(known, parent, LinkSource::Webhook);
     }
 
     /// Notes that two ids are one person's, where both are there.

@@ -246,7 +246,7 @@ async fn stop_category(
     .await?;
     let mut changed = false;
     for target in targets {
-        changed |= pause(conn, Scope::Template, &target, reason, until).await?;
+        changed |= pause(conn, told, Scope::Template, &target, reason, until).await?;
     }
     Ok(changed)
 }
@@ -381,7 +381,7 @@ async fn pause_account(
 ) -> Result<bool, sqlx::Error> {
     let subject = format!("account {}", told.account);
     Ok(is_news(conn, told, &subject, matter.as_str()).await?
-        && pause(conn, Scope::Account, &told.account, reason, until).await?)
+        && pause(conn, told, Scope::Account, &told.account, reason, until).await?)
 }
 
 async fn resume_account(
@@ -394,8 +394,10 @@ async fn resume_account(
         && resume(conn, told, Scope::Account, &told.account).await?)
 }
 
+/// Stops something as of when it was said, so that what was said next ends it, however late both are heard.
 async fn pause(
     conn: &mut PgConnection,
+    told: &Told,
     scope: Scope,
     target: &str,
     reason: &str,
@@ -407,6 +409,7 @@ async fn pause(
         by: By::Provider,
         reason,
         error_code: None,
+        since: Some(told.at),
         until,
     };
     facts::pause(conn, &pause).await

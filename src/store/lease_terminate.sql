@@ -8,7 +8,7 @@ where activity.datname = current_database() and activity.usename = current_user
   and exists (
     select from postrider.lease
     where lease.shard = any ($1::smallint[])
-      and starts_with(activity.application_name, 'postrider ' || lease.instance || '.'))
+      and starts_with(activity.application_name, 'postrider ' || coalesce(lease.instance, lease.former) || '.'))
   and exists (
     select from pg_locks
     where pg_locks.pid = activity.pid and pg_locks.relation = 'postrider.lease'::regclass)

@@ -49,6 +49,12 @@ impl LinkSource {
             LinkSource::IdChange => "id_change",
         }
     }
+
+    /// Whether the provider tells it once only. Of all others later receipts and messages tell again.
+    #[must_use]
+    pub fn is_shown_once(self) -> bool {
+        matches!(self, LinkSource::NumberChange | LinkSource::IdChange)
+    }
 }
 
 /// A wish of a person about being written to.
@@ -93,6 +99,59 @@ pub async fn link(pool: &PgPool, links: &[Link]) -> Result<usize, sqlx::Error> {
     }
     tx.commit().await?;
     Ok(linked)
+}
+
+/// Keeps links until [`link_kept`] makes them, whatever happens to this process.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn keep(pool: &PgPool, links: &[&Link]) -> Result<(), sqlx::Error> {
+    if links.is_empty() {
+        return Ok(());
+    }
+    sqlx::query_file!(
+        "src/store/people_keep.sql",
+        &column(links, |link| link.known.as_str()) as &[&str],
+        &column(links, |link| link.also.as_str()) as &[&str],
+        &column(links, |link| link.source.as_str()) as &[&str],
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Makes the links that were kept, up to a thousand of them, in the order in which they came. Returns whether there may be
+/// more.
+///
+/// # Errors
+/// As [`link`]; then all of them are still there.
+pub async fn link_kept(pool: &PgPool) -> Result<bool, sqlx::Error> {
+    let is_empty = sqlx::query_scalar!(
+        r#"select not exists (select from postrider.link_inbox) as "is_empty!""#
+    )
+    .fetch_one(pool)
+    .await?;
+    if is_empty {
+        return Ok(false);
+    }
+    let mut tx = pool.begin().await?;
+    hold_alone(&mut tx).await?;
+    let mut kept = sqlx::query_file!("src/store/people_kept.sql")
+        .fetch_all(&mut *tx)
+        .await?;
+    kept.sort_by_key(|link| link.id);
+    for link in &kept {
+        sqlx::query_file_scalar!(
+            "src/store/people_link.sql",
+            &link.known,
+            &link.also,
+            &link.source
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+    }
+    tx.commit().await?;
+    Ok(!kept.is_empty())
 }
 
 /// Writes down the addresses that are seen for the first time, all at once, and tells which of the links that were. Nearly

@@ -236,6 +236,15 @@ pub(super) async fn take_turns(connection: &mut PgConnection) -> Result<(), sqlx
 
 /// Puts every number into the shard where it belongs; returns how many moved.
 pub(super) async fn place(connection: &mut PgConnection) -> Result<u64, sqlx::Error> {
+    // A shard without numbers is renewed by nobody. What numbers left open that went away is seen to where they are, so
+    // whoever takes it with new ones need not look back to then.
+    sqlx::query!(
+        "update postrider.lease set settled_until = clock_timestamp() - interval '10 seconds'
+         where settled_until < clock_timestamp() - interval '1 minute' and epoch > 0
+           and not exists (select from postrider.number where number.shard = lease.shard)"
+    )
+    .execute(&mut *connection)
+    .await?;
     let placed = sqlx::query_file!("src/store/sync_place.sql")
         .execute(connection)
         .await?;

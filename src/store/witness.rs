@@ -63,6 +63,7 @@ pub async fn pause(
         by: By::Operator("postrider"),
         reason,
         error_code: None,
+        since: None,
         until: None,
     };
     facts::pause(&mut *transaction, &everything).await?;

@@ -246,6 +246,78 @@ fn a_person_with_both_addresses_is_linked_and_a_group_is_nobody() {
     assert_eq!(read_value(&json!({ "statuses": [empty] })).links, []);
 }
 
+/// Both addresses of each link, and what showed it.
+fn linked(notices: &Notices) -> Vec<String> {
+    let words = |link: &Link| format!("{} {} {}", link.known, link.also, link.source.as_str());
+    notices.links.iter().map(words).collect()
+}
+
+#[test]
+fn a_parents_id_is_linked_to_the_number_and_to_the_id_of_who_hides_it() {
+    for (list, [phone, user, parent]) in [
+        ("contacts", ["wa_id", "user_id", "parent_user_id"]),
+        ("messages", ["from", "from_user_id", "from_parent_user_id"]),
+        (
+            "statuses",
+            [
+                "recipient_id",
+                "recipient_user_id",
+                "recipient_parent_user_id",
+            ],
+        ),
+        // As the last one was called before.
+        (
+            "statuses",
+            [
+                "recipient_id",
+                "recipient_user_id",
+                "parent_recipient_user_id",
+            ],
+        ),
+    ] {
+        let mut element = json!({ "id": "wamid.A", "status": "sent" });
+        let mut say = |key: &str, value: &str| {
+            element[key] = json!(value);
+            linked(&read_value(&json!({ list: [element] })))
+        };
+        let (hidden, shown) = (
+            "US.1349 US.ENT.77 webhook",
+            [
+                "+905551231234 US.1349 webhook",
+                "+905551231234 US.ENT.77 webhook",
+            ],
+        );
+        assert_eq!(say(parent, "US.ENT.77"), [""; 0], "{list}, {parent}");
+        assert_eq!(say(user, "US.1349"), [hidden], "{list}, {parent}");
+        assert_eq!(say(phone, "905551231234"), shown, "{list}, {parent}");
+        assert_eq!(say(user, ""), shown[1..], "{list}, {parent}");
+        say(user, "US.1349");
+        assert_eq!(say(phone, ""), [hidden], "{list}, {parent}");
+    }
+}
+
+#[test]
+fn a_status_with_both_names_of_a_parents_id_counts_and_the_newer_name_is_heeded() {
+    let newer = |id: &str| {
+        let older = with(status(), "parent_recipient_user_id", json!("US.ENT.1"));
+        with(older, "recipient_parent_user_id", json!(id))
+    };
+    for (id, link) in [
+        ("US.ENT.77", "+905551231234 US.ENT.77 webhook"),
+        ("", "+905551231234 US.ENT.1 webhook"),
+    ] {
+        let notices = read_value(&json!({ "statuses": [newer(id)] }));
+        assert_eq!(
+            (notices.receipts.len(), notices.events.len()),
+            (1, 0),
+            "{id}"
+        );
+        assert_eq!(linked(&notices), [link]);
+    }
+    let group = with(newer("US.ENT.77"), "recipient_type", json!("group"));
+    assert_eq!(read_value(&json!({ "statuses": [group] })).links, []);
+}
+
 #[test]
 fn a_changed_id_links_the_old_with_the_new_and_with_the_number() {
     let update = json!({ "wa_id": "905551231234", "user_id": { "previous": "US.1", "current": "US.2" },

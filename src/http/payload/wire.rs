@@ -35,7 +35,7 @@ pub(super) struct Value<'a> {
     #[serde(borrow, default)]
     pub(super) metadata: Soft<Metadata<'a>>,
     #[serde(borrow, default)]
-    pub(super) contacts: Soft<Vec<Soft<Pair<'a>>>>,
+    pub(super) contacts: Soft<Vec<Soft<Contact<'a>>>>,
     #[serde(borrow, default)]
     pub(super) statuses: Elements<'a>,
     #[serde(borrow, default)]
@@ -56,13 +56,15 @@ pub(super) struct Metadata<'a> {
     pub(super) phone_number_id: Scalar<'a>,
 }
 
-/// The two names of one person.
+/// The names of one person.
 #[derive(Deserialize)]
-pub(super) struct Pair<'a> {
+pub(super) struct Contact<'a> {
     #[serde(borrow, default)]
     pub(super) wa_id: Scalar<'a>,
     #[serde(borrow, default)]
     pub(super) user_id: Scalar<'a>,
+    #[serde(borrow, default)]
+    pub(super) parent_user_id: Scalar<'a>,
 }
 
 #[derive(Deserialize)]
@@ -79,6 +81,11 @@ pub(super) struct StatusElement<'a> {
     pub(super) recipient_id: Scalar<'a>,
     #[serde(borrow, default)]
     pub(super) recipient_user_id: Scalar<'a>,
+    #[serde(borrow, default)]
+    pub(super) recipient_parent_user_id: Scalar<'a>,
+    /// Its name until 2026-05-05 (Meta, business-scoped user ids).
+    #[serde(borrow, default)]
+    pub(super) parent_recipient_user_id: Scalar<'a>,
     #[serde(borrow, default)]
     pub(super) biz_opaque_callback_data: Scalar<'a>,
     #[serde(borrow, default)]

@@ -80,6 +80,8 @@ pub struct Pause<'a> {
     pub reason: &'a str,
     /// The provider's error code that caused it.
     pub error_code: Option<i32>,
+    /// Since when; `None` is now.
+    pub since: Option<DateTime<Utc>>,
     /// When it ends by itself; `None` when somebody must end it.
     pub until: Option<DateTime<Utc>>,
 }
@@ -180,6 +182,7 @@ pub async fn pause(database: impl PgExecutor<'_>, pause: &Pause<'_>) -> Result<b
         pause.error_code,
         pause.by.name(),
         pause.until,
+        pause.since,
     )
     .fetch_one(database)
     .await
