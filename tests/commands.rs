@@ -4,10 +4,15 @@
 
 mod common;
 
-use std::{fmt::Write as _, io::Write as _, process::Stdio};
+use std::{
+    fmt::Write as _,
+    io::Write as _,
+    process::{Output, Stdio},
+};
 
 use common::{
     command::{objects, stderr, stdout, world},
+    daemon::Postrider,
     eventually, sql,
 };
 use postrider::store::usage::{self, PoolUsage};
@@ -19,6 +24,13 @@ fn file(name: &str, text: &str) -> (tempfile::TempDir, String) {
     std::fs::write(&path, text).unwrap();
     let path = path.to_str().unwrap().to_owned();
     (directory, path)
+}
+
+/// Runs a command whose reader of standard output is gone.
+fn unread(postrider: &Postrider, args: &[&str]) -> Output {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    postrider.command(args).stdout(writer).output().unwrap()
 }
 
 #[tokio::test]
@@ -91,6 +103,34 @@ async fn a_pipe_is_enqueued_as_it_comes_and_for_as_long_as_it_lasts() {
         .map(|told| (told["line"].clone(), told["job_id"].is_i64()))
         .collect();
     assert_eq!(lines, [(json!(1), true), (json!(2), true)]);
+}
+
+#[tokio::test]
+async fn every_line_is_enqueued_although_nobody_reads_what_became_of_it() {
+    for (json, broken, code) in [
+        (&["--json"][..], "", 0),
+        (&["--json"][..], "[]\n", 65),
+        (&[][..], "[]\n", 65),
+    ] {
+        let (database, postrider) = world().await;
+        // Several batches, and the first of them breaks the pipe.
+        let mut text = broken.to_owned();
+        for line in 0..3_000 {
+            writeln!(
+                text,
+                "{{\"recipient\": \"+90532{line:07}\", \"template\": \"boarding\"}}"
+            )
+            .unwrap();
+        }
+        text += broken;
+        let (_directory, path) = file("jobs.jsonl", &text);
+        let output = unread(
+            &postrider,
+            &[&["enqueue", "--file", &path][..], json].concat(),
+        );
+        assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+        assert_eq!(sql::count(&database, "postrider.queue").await, 3_000);
+    }
 }
 
 #[tokio::test]
@@ -273,6 +313,8 @@ async fn consents_are_imported_and_bad_lines_named() {
     // With a source for those that name none.
     let output = postrider.run(&["consent", "import", &path, "--source", "crm"]);
     assert_eq!(stdout(&output).trim(), "3 noted, 2 bad");
+    let output = unread(&postrider, &["consent", "import", &path]);
+    assert_eq!(output.status.code(), Some(65), "although nobody reads");
 }
 
 #[tokio::test]

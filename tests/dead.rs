@@ -4,15 +4,16 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::{process::Output, sync::Arc};
 
 use common::{
     command::{objects, stderr, stdout, world},
+    daemon::Postrider,
     eventually,
     rig::{Rig, recipients},
     sql,
 };
-use postrider::{rules::job::JobId, sandbox::Setup};
+use postrider::{rules::job::JobId, sandbox::Setup, store::dead::BATCH_MAX};
 use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
 
@@ -39,6 +40,31 @@ async fn dead(connection: &mut PgConnection, arguments: &str, state: &str, reaso
     .await
     .unwrap();
     job
+}
+
+/// So many dead letters that can be redriven, all ended at the same time; there may be none before.
+async fn many_dead(pool: &PgPool, count: i64) {
+    sqlx::query(
+        "insert into postrider.dead_letter (id, state, reason, ended_at, lane, priority, due_at, tries, spent, resends, kind,
+           recipient, recipient_key, content, sender, producer, enqueued_at, expires_at)
+         select nextval('postrider.job_id'), 'failed', 'retries_exhausted', now(), 1, 1, now(), 3, 3, 0, 'order', '+1', '+1', '{}',
+           'default', 'p', now(), now() from generate_series(1, $1)",
+    )
+    .bind(count)
+    .execute(pool)
+    .await
+    .unwrap();
+    sqlx::query("insert into postrider.enqueued select id, producer, kind, enqueued_at from postrider.dead_letter")
+        .execute(pool)
+        .await
+        .unwrap();
+}
+
+/// Runs a command whose reader of standard output is gone.
+fn unread(postrider: &Postrider, args: &[&str]) -> Output {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    postrider.command(args).stdout(writer).output().unwrap()
 }
 
 const ORDER: &str = "'+905321234567', 'order_confirmation', '{\"body\": [\"Ada\", \"1042\"]}'";
@@ -238,6 +264,73 @@ async fn many_are_touched_only_when_somebody_said_so() {
     assert_eq!(queued(database.pool()).await, [jobs[0]]);
 }
 
+/// The job of the reference `late` ends as soon as a dead letter has left.
+const ENDS_LATE: &str = "
+    create function public.end_late() returns trigger language plpgsql as $$
+    begin
+      with gone as (delete from postrider.queue where reference = 'late' returning *)
+      insert into postrider.dead_letter (id, state, reason, ended_at, lane, priority, due_at, tries, spent, resends, kind,
+        recipient, recipient_key, template, language, content, sender, producer, enqueued_at, expires_at, reference)
+      select id, 'failed', 'retries_exhausted', clock_timestamp(), lane, priority, due_at, tries, spent, resends, kind,
+        recipient, recipient_key, template, language, content, sender, producer, enqueued_at, expires_at, reference
+      from gone;
+      return null;
+    end
+    $$;
+    create trigger end_late after delete on postrider.dead_letter for each statement execute function public.end_late()";
+
+#[tokio::test]
+async fn what_ends_meanwhile_was_not_agreed_to_and_stays() {
+    for command in ["redrive", "drop"] {
+        let (database, postrider) = world().await;
+        let pool = database.pool();
+        // One more than a statement takes, so that it looks for others after the first.
+        let count = BATCH_MAX + 1;
+        many_dead(pool, count).await;
+        // Its id comes after all of theirs: that look would find it.
+        let late = sql::enqueue(
+            &mut pool.acquire().await.unwrap(),
+            &format!("{ORDER}, reference => 'late'"),
+        )
+        .await;
+        sqlx::raw_sql(ENDS_LATE).execute(pool).await.unwrap();
+        let output = postrider.run(&["dead", command, "--all", "--yes", "--json"]);
+        assert!(output.status.success(), "{command}: {}", stderr(&output));
+        let said = objects(&output).pop().unwrap();
+        assert_eq!(said["jobs"], count, "{command}");
+        let left: Vec<i64> = sqlx::query_scalar("select id from postrider.dead_letter")
+            .fetch_all(pool)
+            .await
+            .unwrap();
+        assert_eq!(left, [late], "{command}");
+        let verified = postrider.run(&["verify"]);
+        assert!(verified.status.success(), "{}", stdout(&verified));
+    }
+}
+
+#[tokio::test]
+async fn it_is_done_and_ends_as_it_would_although_nobody_reads_what_is_said_of_it() {
+    let (database, postrider) = world().await;
+    let pool = database.pool();
+    let mut connection = pool.acquire().await.unwrap();
+    let one = dead(&mut connection, ORDER, "failed", "retries_exhausted").await;
+    let other = dead(&mut connection, ORDER, "failed", "retries_exhausted").await;
+    let ids = [one.to_string(), other.to_string()];
+    let redriven = unread(&postrider, &["dead", "redrive", &ids[0]]);
+    assert_eq!(redriven.status.code(), Some(0), "{}", stderr(&redriven));
+    assert_eq!(queued(pool).await, [one]);
+    let dropped = unread(&postrider, &["dead", "drop", &ids[0], &ids[1], "--yes"]);
+    assert_eq!(
+        dropped.status.code(),
+        Some(1),
+        "one is no dead letter any more: {}",
+        stderr(&dropped)
+    );
+    assert_eq!(sql::count(&database, "postrider.dropped").await, 1);
+    let nothing = unread(&postrider, &["dead", "drop", "--all", "--yes"]);
+    assert_eq!(nothing.status.code(), Some(1), "{}", stderr(&nothing));
+}
+
 #[tokio::test]
 async fn what_is_dropped_is_gone_and_yet_accounted_for() {
     let (database, postrider) = world().await;
@@ -376,19 +469,7 @@ async fn the_list_finds_masks_and_counts() {
 async fn of_two_who_redrive_the_same_thousands_each_gets_every_job_once() {
     let (database, postrider) = world().await;
     let pool = database.pool();
-    sqlx::query(
-        "insert into postrider.dead_letter (id, state, reason, ended_at, lane, priority, due_at, tries, spent, resends, kind,
-           recipient, recipient_key, content, sender, producer, enqueued_at, expires_at)
-         select nextval('postrider.job_id'), 'failed', 'retries_exhausted', now(), 1, 1, now(), 3, 3, 0, 'order', '+1', '+1', '{}',
-           'default', 'p', now(), now() from generate_series(1, 4500)",
-    )
-    .execute(pool)
-    .await
-    .unwrap();
-    sqlx::query("insert into postrider.enqueued select id, producer, kind, enqueued_at from postrider.dead_letter")
-        .execute(pool)
-        .await
-        .unwrap();
+    many_dead(pool, 4_500).await;
     let both: Vec<_> = (0..2)
         .map(|_| {
             let postrider = Arc::clone(&postrider);

@@ -33,6 +33,13 @@ fn text(output: &Output) -> String {
     stdout(output) + &stderr(output)
 }
 
+/// Runs a command whose reader of standard output is gone.
+fn unread(postrider: &Postrider, args: &[&str]) -> Output {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    postrider.command(args).stdout(writer).output().unwrap()
+}
+
 /// Runs `verify --json`: its exit code, the jobs that it names, and the verdict.
 fn verify(postrider: &Postrider, args: &[&str]) -> (i32, Vec<Value>, Value) {
     let output = postrider.run(&[&["verify", "--json"], args].concat());
@@ -179,6 +186,31 @@ async fn every_job_that_is_off_is_named_with_what_is_known_of_it() {
         status.contains("6 jobs are not in exactly one place"),
         "{status}"
     );
+}
+
+#[tokio::test]
+async fn a_job_that_is_off_is_told_by_the_exit_code_although_nobody_reads_its_name() {
+    let (database, postrider) = world().await;
+    let pool = database.pool();
+    let jobs = sql::enqueue_some(&mut pool.acquire().await.unwrap()).await;
+    for (off, code) in [(false, 0), (true, 1)] {
+        if off {
+            run(
+                pool,
+                &format!("delete from postrider.queue where id = {}", jobs[0]),
+            )
+            .await;
+        }
+        for args in [&["verify"][..], &["verify", "--json"]] {
+            let output = unread(&postrider, args);
+            assert_eq!(
+                output.status.code(),
+                Some(code),
+                "{args:?}: {}",
+                text(&output)
+            );
+        }
+    }
 }
 
 #[tokio::test]

@@ -81,6 +81,17 @@ impl Output {
     }
 }
 
+/// What a command that does something says of it: that nobody reads that any more neither stops it nor changes how it ends.
+///
+/// # Errors
+/// When standard output does not take it for another reason.
+pub fn even_unread(printed: io::Result<()>) -> io::Result<()> {
+    match printed {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed,
+    }
+}
+
 fn json_line<T: Serialize>(out: &mut impl Write, value: &T) -> io::Result<()> {
     serde_json::to_writer(&mut *out, value).map_err(io::Error::from)?;
     writeln!(out)

@@ -122,6 +122,18 @@ pub enum ConfigError {
         /// What is wrong there.
         message: String,
     },
+    /// Its values do not go together with what an earlier one said and waits for the next start.
+    #[error(
+        "{}: until the next start {} stays as it is, and with that: {}", path.display(), waiting.join(", "), list(problems)
+    )]
+    NotYet {
+        /// Which file.
+        path: PathBuf,
+        /// What waits.
+        waiting: Vec<&'static str>,
+        /// All that is wrong.
+        problems: Vec<Problem>,
+    },
     /// Its values do not go together.
     #[error("{}: {}", path.display(), list(problems))]
     Invalid {

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::TimeDelta;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
@@ -13,7 +14,7 @@ use crate::{
     cli::{
         Context, Exit, Output,
         given::who,
-        output::{Progress, duration},
+        output::{Progress, duration, even_unread},
     },
     clock,
     rules::job::State,
@@ -39,6 +40,11 @@ impl Plan {
     async fn make(pool: &PgPool, action: Action, chosen: &Chosen) -> anyhow::Result<Self> {
         let mut filter = chosen.filter()?;
         let all = dead::groups(pool, &filter).await?;
+        // What dies from now on was neither counted nor agreed to.
+        let newest = all.iter().map(|group| group.newest).max();
+        filter.ended_before = newest
+            .map(|newest| newest + TimeDelta::microseconds(1))
+            .or(filter.ended_before);
         let is_left_out = |group: &Group| group.state == "unknown" && !chosen.names_unknown();
         let left_out = all
             .iter()
@@ -122,10 +128,10 @@ pub(super) async fn act(
     }
     let plan = Plan::make(pool, action, chosen).await?;
     if plan.jobs > 0 && !output.json {
-        summary(&plan.groups, output)?;
+        even_unread(summary(&plan.groups, output))?;
     }
     for line in plan.exceptions() {
-        output.say(line)?;
+        even_unread(output.say(line))?;
     }
     if doing.dry_run {
         output.one(&json!({"would": action.word(), "jobs": plan.jobs, "groups": plan.groups, "refused": plan.refused, "left_out": plan.left_out}), || {
@@ -134,22 +140,22 @@ pub(super) async fn act(
         return Ok(Exit::Done);
     }
     if plan.jobs == 0 {
-        output.one(
+        even_unread(output.one(
             &json!({"jobs": 0, "refused": plan.refused, "left_out": plan.left_out}),
             || format!("no dead letter is {}", done(action)),
-        )?;
+        ))?;
         missed(chosen, 0, output)?;
         return Ok(Exit::Failed);
     }
     if !doing.yes && (plan.jobs > 1 || action == Action::Drop) && !agrees(action, plan.jobs)? {
-        output.say("nothing was done")?;
+        even_unread(output.say("nothing was done"))?;
         return Ok(Exit::Failed);
     }
     let (event, jobs) = apply(pool, action, &plan, chosen, doing, who(context)).await?;
-    output.one(
+    even_unread(output.one(
         &json!({"jobs": jobs, "event": event, "refused": plan.refused, "left_out": plan.left_out}),
         || format!("{}: {}", done(action), counted(jobs.cast_signed())),
-    )?;
+    ))?;
     Ok(missed(chosen, jobs, output)?)
 }
 
@@ -159,10 +165,10 @@ fn missed(chosen: &Chosen, jobs: u64, output: &Output) -> io::Result<Exit> {
     if jobs >= named {
         return Ok(Exit::Done);
     }
-    output.say(format_args!(
+    even_unread(output.say(format_args!(
         "{} of the {named} that were named were not: `postrider jobs show` says where they are",
         named - jobs
-    ))?;
+    )))?;
     Ok(Exit::Failed)
 }
 
