@@ -2,14 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     event::{Event, Learned},
     holdings::Quiet,
     meters::Meters,
-    shell::{Pulse, Shell, boot_time},
+    shell::{COUNTS_MAX, Pulse, Shell, boot_time},
     worker::{Load, Report, Settings, Worker},
 };
 use crate::{
@@ -155,6 +155,7 @@ impl Seat {
             quiet: tools.quiet,
             meters: tools.meters,
             pulse: self.pulse,
+            counting: Semaphore::new(COUNTS_MAX),
             start: tokio::time::Instant::now(),
         };
         let tell_drain = async move {

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use tokio::{
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -39,6 +39,9 @@ use crate::{
 const STATEMENT_MAX: Duration = Duration::from_secs(5);
 /// What was posted before is read once, and all that was sent in a day or in minutes takes its time.
 const COUNT_MAX: Duration = Duration::from_secs(30);
+/// Pools that are counted at once, at most: with a limit for each number there are as many as numbers, and looks, attempts and
+/// outcomes of those that are counted need connections too.
+pub const COUNTS_MAX: usize = 2;
 /// Outcomes are worth waiting for; but what hangs is written again on another connection.
 const SETTLE_MAX: Duration = Duration::from_secs(10);
 /// Events taken in one turn.
@@ -64,6 +67,8 @@ pub struct Shell {
     pub meters: Meters,
     /// What it shows of itself.
     pub pulse: Arc<Pulse>,
+    /// Turns of counting pools, [`COUNTS_MAX`] of them.
+    pub counting: Semaphore,
     /// The start of its monotonic time.
     pub start: Instant,
 }
@@ -230,6 +235,8 @@ impl Shell {
                 whole_portfolio,
             } => {
                 _ = tokio::spawn(async move {
+                    // Never closed.
+                    let _turn = shell.counting.acquire().await;
                     let lanes: Vec<_> = standing.keys().copied().collect();
                     let posts = ledger::posts(shell.store.pool(), &lanes, whole_portfolio);
                     let posts = shell.ask("ledger", COUNT_MAX, posts).await;
