@@ -73,7 +73,7 @@ pub struct Limits {
     pairs: Pairs,
     /// The lanes whose pairs are counted here.
     pair_lanes: IdMap<Lane, PairLane>,
-    /// Until when the jobs of a pair were put off last, so that they do not all come back at once.
+    /// Until when the jobs of a pair were put off last, so that they do not all come back at once; by whether they are urgent.
     put_off: HashMap<(Pair, bool), Moment>,
     room_returned: bool,
 }
