@@ -4,15 +4,10 @@
 
 mod common;
 
-use std::{
-    fmt::Write as _,
-    io::Write as _,
-    process::{Output, Stdio},
-};
+use std::{fmt::Write as _, io::Write as _, process::Stdio};
 
 use common::{
     command::{objects, stderr, stdout, world},
-    daemon::Postrider,
     eventually, sql,
 };
 use postrider::store::usage::{self, PoolUsage};
@@ -24,13 +19,6 @@ fn file(name: &str, text: &str) -> (tempfile::TempDir, String) {
     std::fs::write(&path, text).unwrap();
     let path = path.to_str().unwrap().to_owned();
     (directory, path)
-}
-
-/// Runs a command whose reader of standard output is gone.
-fn unread(postrider: &Postrider, args: &[&str]) -> Output {
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    postrider.command(args).stdout(writer).output().unwrap()
 }
 
 #[tokio::test]
@@ -124,12 +112,30 @@ async fn every_line_is_enqueued_although_nobody_reads_what_became_of_it() {
         }
         text += broken;
         let (_directory, path) = file("jobs.jsonl", &text);
-        let output = unread(
-            &postrider,
-            &[&["enqueue", "--file", &path][..], json].concat(),
-        );
+        let output = postrider.run_unread(&[&["enqueue", "--file", &path][..], json].concat());
         assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
         assert_eq!(sql::count(&database, "postrider.queue").await, 3_000);
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_told_by_the_exit_code_although_nobody_reads_it() {
+    let (_database, postrider) = world().await;
+    for args in [
+        &["jobs", "show", "999"][..],
+        &["jobs", "cancel", "999"],
+        &["why", "999"],
+        &["resume", "number", "999"],
+        &["dead", "drop", "999", "--yes"],
+    ] {
+        let (read, unread) = (postrider.run(args), postrider.run_unread(args));
+        assert_eq!(read.status.code(), Some(1), "{args:?}: {}", stderr(&read));
+        assert_eq!(
+            unread.status.code(),
+            Some(1),
+            "{args:?}: {}",
+            stderr(&unread)
+        );
     }
 }
 
@@ -313,7 +319,7 @@ async fn consents_are_imported_and_bad_lines_named() {
     // With a source for those that name none.
     let output = postrider.run(&["consent", "import", &path, "--source", "crm"]);
     assert_eq!(stdout(&output).trim(), "3 noted, 2 bad");
-    let output = unread(&postrider, &["consent", "import", &path]);
+    let output = postrider.run_unread(&["consent", "import", &path]);
     assert_eq!(output.status.code(), Some(65), "although nobody reads");
 }
 

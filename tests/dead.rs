@@ -4,11 +4,10 @@
 
 mod common;
 
-use std::{process::Output, sync::Arc};
+use std::sync::Arc;
 
 use common::{
     command::{objects, stderr, stdout, world},
-    daemon::Postrider,
     eventually,
     rig::{Rig, recipients},
     sql,
@@ -58,13 +57,6 @@ async fn many_dead(pool: &PgPool, count: i64) {
         .execute(pool)
         .await
         .unwrap();
-}
-
-/// Runs a command whose reader of standard output is gone.
-fn unread(postrider: &Postrider, args: &[&str]) -> Output {
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    postrider.command(args).stdout(writer).output().unwrap()
 }
 
 const ORDER: &str = "'+905321234567', 'order_confirmation', '{\"body\": [\"Ada\", \"1042\"]}'";
@@ -316,10 +308,10 @@ async fn it_is_done_and_ends_as_it_would_although_nobody_reads_what_is_said_of_i
     let one = dead(&mut connection, ORDER, "failed", "retries_exhausted").await;
     let other = dead(&mut connection, ORDER, "failed", "retries_exhausted").await;
     let ids = [one.to_string(), other.to_string()];
-    let redriven = unread(&postrider, &["dead", "redrive", &ids[0]]);
+    let redriven = postrider.run_unread(&["dead", "redrive", &ids[0]]);
     assert_eq!(redriven.status.code(), Some(0), "{}", stderr(&redriven));
     assert_eq!(queued(pool).await, [one]);
-    let dropped = unread(&postrider, &["dead", "drop", &ids[0], &ids[1], "--yes"]);
+    let dropped = postrider.run_unread(&["dead", "drop", &ids[0], &ids[1], "--yes"]);
     assert_eq!(
         dropped.status.code(),
         Some(1),
@@ -327,7 +319,7 @@ async fn it_is_done_and_ends_as_it_would_although_nobody_reads_what_is_said_of_i
         stderr(&dropped)
     );
     assert_eq!(sql::count(&database, "postrider.dropped").await, 1);
-    let nothing = unread(&postrider, &["dead", "drop", "--all", "--yes"]);
+    let nothing = postrider.run_unread(&["dead", "drop", "--all", "--yes"]);
     assert_eq!(nothing.status.code(), Some(1), "{}", stderr(&nothing));
 }
 

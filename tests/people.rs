@@ -9,12 +9,11 @@ mod common;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use common::{
-    receiving::{NUMBER, Receiver, body, count, prepare},
+    receiving::{NUMBER, Receiver, count, prepare},
     rig::Rig,
 };
 use postrider::{
     clock,
-    http::signature,
     rules::job::JobId,
     sandbox::Setup,
     store::people::{Link, LinkSource, link},
@@ -75,24 +74,8 @@ fn text(from: &str, body: &str) -> Value {
 async fn tell(rig: &Rig, setup: &Setup, list: &str, mut element: Value) {
     element["timestamp"] = json!(clock::now().timestamp().to_string());
     let metadata = json!({ "phone_number_id": setup.numbers[0].id });
-    let body = body(&json!({ "metadata": metadata, list: [element] }));
-    let secret = setup.apps[0].secret.clone().into();
-    // Another test of this process may have done so.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let answer = reqwest::Client::builder()
-        .no_proxy()
-        .build()
-        .unwrap()
-        .post(format!(
-            "http://127.0.0.1:{}/webhooks/whatsapp",
-            rig.webhook_port
-        ))
-        .header(signature::HEADER, signature::sign(body.as_bytes(), &secret))
-        .body(body)
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(answer.status(), StatusCode::OK);
+    let value = json!({ "metadata": metadata, list: [element] });
+    rig.hears(setup, &value).await;
 }
 
 #[tokio::test]

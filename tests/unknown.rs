@@ -9,11 +9,9 @@ use std::{collections::BTreeMap, time::Duration};
 use common::{
     daemon::Postrider,
     eventually, free_port,
-    receiving::body,
     rig::{Rig, recipients},
 };
 use postrider::{
-    http::signature,
     rules::job::JobId,
     sandbox::{Fault, FaultRule, Setup},
 };
@@ -117,27 +115,11 @@ async fn tell(rig: &Rig, setup: &Setup, installation: &str, job: JobId, status: 
         "recipient_id": "905321000000",
         "biz_opaque_callback_data": format!("pr1.{installation}.{job}.1.{lane}.{day}"),
     });
-    let body = body(&json!({
+    let value = json!({
         "metadata": { "phone_number_id": setup.numbers[0].id },
         "statuses": [update],
-    }));
-    let secret = setup.apps[0].secret.clone().into();
-    // Another test of this process may have done so.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let answer = reqwest::Client::builder()
-        .no_proxy()
-        .build()
-        .unwrap()
-        .post(format!(
-            "http://127.0.0.1:{}/webhooks/whatsapp",
-            rig.webhook_port
-        ))
-        .header(signature::HEADER, signature::sign(body.as_bytes(), &secret))
-        .body(body)
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(answer.status(), 200);
+    });
+    rig.hears(setup, &value).await;
 }
 
 async fn installation(rig: &Rig) -> String {

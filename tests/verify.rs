@@ -33,13 +33,6 @@ fn text(output: &Output) -> String {
     stdout(output) + &stderr(output)
 }
 
-/// Runs a command whose reader of standard output is gone.
-fn unread(postrider: &Postrider, args: &[&str]) -> Output {
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    postrider.command(args).stdout(writer).output().unwrap()
-}
-
 /// Runs `verify --json`: its exit code, the jobs that it names, and the verdict.
 fn verify(postrider: &Postrider, args: &[&str]) -> (i32, Vec<Value>, Value) {
     let output = postrider.run(&[&["verify", "--json"], args].concat());
@@ -202,7 +195,7 @@ async fn a_job_that_is_off_is_told_by_the_exit_code_although_nobody_reads_its_na
             .await;
         }
         for args in [&["verify"][..], &["verify", "--json"]] {
-            let output = unread(&postrider, args);
+            let output = postrider.run_unread(args);
             assert_eq!(
                 output.status.code(),
                 Some(code),

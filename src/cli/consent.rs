@@ -12,7 +12,7 @@ use super::{
     Context, Exit, Output,
     enqueue::json_value,
     input::{Format, Line, Lines},
-    output::{Progress, even_unread, time},
+    output::{Progress, time},
 };
 use crate::{
     rules::address::Address,
@@ -156,11 +156,9 @@ async fn import(pool: &PgPool, args: ImportArgs, output: &Output) -> anyhow::Res
         bad += errors.len() as u64;
     }
     progress.finish();
-    even_unread(
-        output.one(&serde_json::json!({"noted": noted, "bad": bad}), || {
-            format!("{noted} noted, {bad} bad")
-        }),
-    )?;
+    output.one(&serde_json::json!({"noted": noted, "bad": bad}), || {
+        format!("{noted} noted, {bad} bad")
+    })?;
     Ok(if bad == 0 { Exit::Done } else { Exit::BadInput })
 }
 

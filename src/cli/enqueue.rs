@@ -12,7 +12,7 @@ use sqlx::PgPool;
 use super::{
     Context, Exit, Output,
     input::{Input, Line, Lines},
-    output::{Progress, even_unread},
+    output::Progress,
 };
 use crate::store::{
     enqueue::{Enqueued, enqueue_many},
@@ -175,11 +175,11 @@ async fn one(pool: &PgPool, job: Value, output: &Output) -> anyhow::Result<Optio
         .into_iter()
         .next()
         .context("the database said nothing about the job")?;
-    even_unread(output.one(&row, || match (&row.error, row.job_id) {
+    output.one(&row, || match (&row.error, row.job_id) {
         (Some(error), _) => error.clone(),
         (None, Some(id)) if row.duplicate => format!("job {id} (it was there already)"),
         (None, id) => format!("job {}", id.unwrap_or_default()),
-    }))?;
+    })?;
     Ok(row.job_id)
 }
 
@@ -249,10 +249,10 @@ async fn many(pool: &PgPool, path: &Path, input: &Input, output: &Output) -> any
         last = up_to;
     }
     progress.finish();
-    even_unread(output.say(format_args!(
+    output.say(format_args!(
         "{} enqueued, {} were there already, {} bad",
         summary.enqueued, summary.duplicates, summary.bad
-    )))?;
+    ))?;
     Ok(if summary.bad == 0 {
         Exit::Done
     } else {
@@ -298,7 +298,7 @@ async fn enqueue_batch(
             progress.line(&format!("line {}: {error}", line.line));
         }
         if output.json {
-            even_unread(output.one(line, String::new))?;
+            output.one(line, String::new)?;
         }
     }
     progress.add(told.len() as u64);

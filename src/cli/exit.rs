@@ -1,6 +1,6 @@
 //! What a command tells the shell: sysexits, which systemd names rightly.
 
-use std::{error::Error, fmt, io, process::ExitCode};
+use std::{error::Error, fmt, process::ExitCode};
 
 use crate::{
     config::ConfigError,
@@ -69,13 +69,6 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref::<sqlx::Error>() {
         return of_database(error);
     }
-    // A reader that has seen enough (`postrider jobs list | head`) is no failure.
-    if cause
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-    {
-        return Some(Exit::Done);
-    }
     let is_config = cause.is::<ConfigError>() || cause.is::<SchemaProblem>();
     is_config.then_some(Exit::Config)
 }
@@ -142,12 +135,5 @@ mod tests {
             .context(Exit::ProviderAway)
             .context("sync");
         assert_eq!(Exit::of(&error.unwrap_err()), Exit::ProviderAway);
-    }
-
-    #[test]
-    fn a_reader_that_left_is_no_failure() {
-        let error =
-            anyhow::Error::new(io::Error::from(io::ErrorKind::BrokenPipe)).context("printing");
-        assert_eq!(Exit::of(&error), Exit::Done);
     }
 }

@@ -6,10 +6,7 @@ use clap::{ArgGroup, Subcommand};
 use serde::Serialize;
 use sqlx::PgPool;
 
-use super::{
-    Context, Exit, Output,
-    output::{even_unread, time},
-};
+use super::{Context, Exit, Output, output::time};
 use crate::{
     rules::{address::Address, job::State},
     store::{
@@ -189,13 +186,14 @@ async fn cancel(pool: &PgPool, args: &CancelArgs, output: &Output) -> anyhow::Re
         (None, None, None) => unreachable!("the parser requires one of them"),
     };
     let count = jobs::cancel(pool, what).await?;
-    let said = || match (what, count) {
-        (Withdraw::Job(id), 0) => {
-            format!("job {id} is not cancelled: it is not there, or it was or may have been sent")
+    output.one(&serde_json::json!({"cancelled": count}), || {
+        match (what, count) {
+            (Withdraw::Job(id), 0) => format!(
+                "job {id} is not cancelled: it is not there, or it was or may have been sent"
+            ),
+            (_, count) => format!("{count} cancelled"),
         }
-        (_, count) => format!("{count} cancelled"),
-    };
-    even_unread(output.one(&serde_json::json!({"cancelled": count}), said))?;
+    })?;
     Ok(if count > 0 { Exit::Done } else { Exit::Failed })
 }
 

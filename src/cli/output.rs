@@ -39,7 +39,7 @@ impl Output {
     /// Prints rows: with `--json` one object a line, else as a table.
     ///
     /// # Errors
-    /// When standard output does not take it.
+    /// When standard output does not take it, though somebody reads it.
     pub fn rows<T: Serialize>(
         &self,
         rows: &[T],
@@ -47,45 +47,43 @@ impl Output {
         cells: impl Fn(&T) -> Vec<String>,
     ) -> io::Result<()> {
         let mut out = io::stdout().lock();
-        if self.json {
-            return rows.iter().try_for_each(|row| json_line(&mut out, row));
-        }
-        table(headings, rows.iter().map(cells))
-            .lines()
-            .try_for_each(|line| writeln!(out, "{}", line.trim_end()))
+        even_unread(if self.json {
+            rows.iter().try_for_each(|row| json_line(&mut out, row))
+        } else {
+            table(headings, rows.iter().map(cells))
+                .lines()
+                .try_for_each(|line| writeln!(out, "{}", line.trim_end()))
+        })
     }
 
     /// Prints one thing: with `--json` as an object, else as its text.
     ///
     /// # Errors
-    /// When standard output does not take it.
+    /// When standard output does not take it, though somebody reads it.
     pub fn one<T: Serialize>(&self, value: &T, text: impl FnOnce() -> String) -> io::Result<()> {
         let mut out = io::stdout().lock();
-        if self.json {
+        even_unread(if self.json {
             json_line(&mut out, value)
         } else {
             writeln!(out, "{}", text())
-        }
+        })
     }
 
     /// Prints a sentence for people; nothing with `--json`.
     ///
     /// # Errors
-    /// When standard output does not take it.
+    /// When standard output does not take it, though somebody reads it.
     pub fn say(&self, text: impl fmt::Display) -> io::Result<()> {
         if self.json {
             Ok(())
         } else {
-            writeln!(io::stdout().lock(), "{text}")
+            even_unread(writeln!(io::stdout().lock(), "{text}"))
         }
     }
 }
 
-/// What a command that does something says of it: that nobody reads that any more neither stops it nor changes how it ends.
-///
-/// # Errors
-/// When standard output does not take it for another reason.
-pub fn even_unread(printed: io::Result<()>) -> io::Result<()> {
+/// A reader that has seen enough (`postrider jobs list | head`) neither stops what is being done nor changes how it ends.
+fn even_unread(printed: io::Result<()>) -> io::Result<()> {
     match printed {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         printed => printed,

@@ -3,11 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::{
-    Context, Exit, Output,
-    numbers::returns,
-    output::{even_unread, relative},
-};
+use super::{Context, Exit, Output, numbers::returns, output::relative};
 use crate::store::{
     instance::{self, Seen},
     overview::{self, Backlog, Ended, LimitUsage, Trouble},
@@ -43,7 +39,7 @@ pub(super) async fn run(args: StatusArgs, context: &Context) -> anyhow::Result<E
     };
     let output = &context.output;
     if args.check {
-        even_unread(output.one(&status, || check(&status)))?;
+        output.one(&status, || check(&status))?;
         return Ok(if is_wrong(&status) {
             Exit::Failed
         } else {

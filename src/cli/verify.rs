@@ -7,7 +7,7 @@ use sqlx::PgPool;
 
 use super::{
     Context, Exit, Output,
-    output::{self, Progress, even_unread, time},
+    output::{self, Progress, time},
 };
 use crate::{
     rules::conservation::{Horizon, Places, Problem},
@@ -67,7 +67,7 @@ pub(super) async fn run(args: VerifyArgs, context: &Context) -> anyhow::Result<E
     let which = if args.all { Which::All } else { Which::Open };
     let found = look_at(pool, which).await?;
     for off in name(pool, &found.named).await? {
-        even_unread(output.one(&off, || text(&off)))?;
+        output.one(&off, || text(&off))?;
     }
     say(&found, output)?;
     Ok(if found.proven {
@@ -177,7 +177,7 @@ fn text(off: &Off) -> String {
 
 fn say(found: &Found, output: &Output) -> anyhow::Result<()> {
     let took = output::duration(Duration::from_secs_f64(found.seconds));
-    even_unread(output.one(found, || {
+    output.one(found, || {
         let verdict = if found.proven {
             format!(
                 "{} jobs looked at in {took}: each is in exactly one place",
@@ -205,6 +205,6 @@ fn say(found: &Found, output: &Output) -> anyhow::Result<()> {
             );
         }
         text
-    }))?;
+    })?;
     Ok(())
 }

@@ -2,44 +2,50 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use postrider::sandbox::{Fault, FaultRule};
+use postrider::sandbox::{Fault, FaultRule, Setup};
 use rand::RngExt;
 use tokio::time::sleep;
 
 use crate::{
     common::{
+        daemon::Daemon,
         database, database_on,
         proxy::Weather,
         server::{Mode, Server},
     },
-    storm::{RESOLVE_AFTER, Storm, config, rounds, setup},
+    storm::{RESOLVE_AFTER, Storm, config, listening, rounds, setup},
 };
 
-#[tokio::test]
-async fn a_daemon_that_is_killed_again_and_again_sends_each_job_once() {
-    let mut storm = Storm::new(setup()).await;
-    for _ in 0..rounds(5) {
+/// Kills a daemon in the middle of each round; returns the one that sees to what is left.
+async fn killed_again_and_again(storm: &mut Storm, rounds: usize) -> Daemon {
+    for _ in 0..rounds {
         storm.enqueue().await;
         let daemon = storm.rig.postrider.start(&[]);
         storm.a_while().await;
         daemon.kill();
     }
-    let _daemon = storm.rig.daemon().await;
+    storm.rig.daemon().await
+}
+
+fn without_receipts() -> Setup {
+    Setup {
+        faults: vec![FaultRule::always(Fault::NoReceipts)],
+        ..setup()
+    }
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_killed_again_and_again_sends_each_job_once() {
+    let mut storm = Storm::new(setup()).await;
+    let _daemon = killed_again_and_again(&mut storm, rounds(5)).await;
     storm.ends_well().await;
 }
 
 #[tokio::test]
 async fn without_receipts_nothing_is_lost_and_nothing_sent_more_than_twice() {
-    let mut setup = setup();
-    setup.faults = vec![FaultRule::always(Fault::NoReceipts)];
-    let mut storm = Storm::configured(database().await, setup, &config("resend", 1)).await;
-    for _ in 0..rounds(3) {
-        storm.enqueue().await;
-        let daemon = storm.rig.postrider.start(&[]);
-        storm.a_while().await;
-        daemon.kill();
-    }
-    let _daemon = storm.rig.daemon().await;
+    let mut storm =
+        Storm::configured(database().await, without_receipts(), &config("resend", 1)).await;
+    let _daemon = killed_again_and_again(&mut storm, rounds(3)).await;
     storm.is_over().await;
     let accepted = storm.accepted();
     let lost: Vec<_> = accepted.iter().filter(|(_, times)| **times == 0).collect();
@@ -51,16 +57,9 @@ async fn without_receipts_nothing_is_lost_and_nothing_sent_more_than_twice() {
 
 #[tokio::test]
 async fn under_stop_nothing_is_doubled_and_every_stopped_job_is_listed() {
-    let mut setup = setup();
-    setup.faults = vec![FaultRule::always(Fault::NoReceipts)];
-    let mut storm = Storm::configured(database().await, setup, &config("stop", 1)).await;
-    for _ in 0..rounds(3) {
-        storm.enqueue().await;
-        let daemon = storm.rig.postrider.start(&[]);
-        storm.a_while().await;
-        daemon.kill();
-    }
-    let _daemon = storm.rig.daemon().await;
+    let mut storm =
+        Storm::configured(database().await, without_receipts(), &config("stop", 1)).await;
+    let _daemon = killed_again_and_again(&mut storm, rounds(3)).await;
     storm.is_over().await;
     let accepted = storm.accepted();
     let doubled: Vec<_> = accepted.iter().filter(|(_, times)| **times > 1).collect();
@@ -105,8 +104,7 @@ async fn a_webhook_that_is_down_for_three_resolution_times_doubles_nothing() {
     // The sender and the one who hears receipts are two processes, so that one can be away alone.
     let sender = storm.rig.instance();
     let _sending = sender.start(&["--only", "dispatch,upkeep"]).await;
-    let mut listener = storm.rig.postrider.start(&["--only", "webhook,metrics"]);
-    listener.logs("ready").await;
+    let listener = listening(&storm, "webhook,metrics").await;
     storm.enqueue().await;
     storm.a_while().await;
     listener.kill();
@@ -120,8 +118,7 @@ async fn a_webhook_that_is_down_for_three_resolution_times_doubles_nothing() {
     storm.enqueue().await;
     sleep(3 * RESOLVE_AFTER).await;
     storm.rig.sandbox.control().clear_faults();
-    let mut listener = storm.rig.postrider.start(&["--only", "webhook,metrics"]);
-    listener.logs("ready").await;
+    let _listener = listening(&storm, "webhook,metrics").await;
     storm.is_over().await;
     storm.assert_once().await;
     storm.assert_proven().await;

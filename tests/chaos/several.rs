@@ -14,7 +14,7 @@ use crate::{
         pacing::{self, most_within},
         rig::Instance,
     },
-    storm::{LATENCY, NUMBERS, Storm, TTL, patient_config, rate, rounds, setup},
+    storm::{LATENCY, NUMBERS, Storm, TTL, listening, patient_config, rate, rounds, setup},
 };
 
 /// Starts an instance that sends, or all that a process can do where it has the webhook's port.
@@ -198,11 +198,7 @@ async fn stop_within_the_limit(
 #[tokio::test]
 async fn four_instances_that_come_and_go_send_each_job_once() {
     let mut storm = Storm::new(setup()).await;
-    let mut listener = storm
-        .rig
-        .postrider
-        .start(&["--only", "webhook,upkeep,metrics"]);
-    listener.logs("ready").await;
+    let _listener = listening(&storm, "webhook,upkeep,metrics").await;
     let places: Vec<Instance> = (0..4).map(|_| storm.rig.instance()).collect();
     let mut running: Vec<Option<Daemon>> = (0..4).map(|_| None).collect();
     let mut logs = Vec::new();
@@ -269,11 +265,7 @@ async fn receipts_that_come_to_several_webhook_processes_in_turns_count_once_eac
 #[tokio::test]
 async fn a_rolling_restart_spends_no_attempt_and_hardly_slows_the_sending() {
     let mut storm = Storm::new(setup()).await;
-    let mut listener = storm
-        .rig
-        .postrider
-        .start(&["--only", "webhook,upkeep,metrics"]);
-    listener.logs("ready").await;
+    let _listener = listening(&storm, "webhook,upkeep,metrics").await;
     let places = [storm.rig.instance(), storm.rig.instance()];
     let mut running = Vec::new();
     for place in &places {

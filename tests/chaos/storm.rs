@@ -11,7 +11,9 @@ use sqlx::PgPool;
 use tokio::time::{Instant, sleep};
 
 use crate::common::{
-    self, TestDatabase, database,
+    self, TestDatabase,
+    daemon::Daemon,
+    database,
     rig::{Rig, recipients},
 };
 
@@ -278,4 +280,11 @@ impl Storm {
     pub(crate) fn accepted_so_far(&self) -> u64 {
         self.rig.sandbox.ledger().accepted()
     }
+}
+
+/// A process that hears receipts, with these roles, beside those that send.
+pub(crate) async fn listening(storm: &Storm, roles: &str) -> Daemon {
+    let mut listener = storm.rig.postrider.start(&["--only", roles]);
+    listener.logs("ready").await;
+    listener
 }

@@ -63,6 +63,13 @@ impl Postrider {
         self.command(args).output().unwrap()
     }
 
+    /// Runs a command to its end of whose standard output nobody reads anything.
+    pub(crate) fn run_unread(&self, args: &[&str]) -> Output {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        self.command(args).stdout(writer).output().unwrap()
+    }
+
     /// Runs a command that has to succeed.
     pub(crate) fn does(&self, args: &[&str]) {
         let output = self.run(args);

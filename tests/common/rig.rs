@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use postrider::{
+    http::signature,
     rules::job::JobId,
     sandbox::{Sandbox, Setup},
 };
+use serde_json::Value;
 use sqlx::PgPool;
 
 use super::{
     TestDatabase,
     daemon::{Daemon, Postrider},
     database, eventually, free_port,
+    receiving::body,
 };
 
 /// A database, a sandbox and the configuration that joins them.
@@ -175,6 +178,24 @@ impl Rig {
             (self.job(id).await.0 == state).then_some(())
         })
         .await;
+    }
+
+    /// The provider tells the daemon something, beside what the sandbox does. It is answered with 200 once it is committed.
+    pub(crate) async fn hears(&self, setup: &Setup, value: &Value) {
+        let body = body(value);
+        let secret = setup.apps[0].secret.clone().into();
+        // Another test of this process may have done so.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let url = format!("http://127.0.0.1:{}/webhooks/whatsapp", self.webhook_port);
+        let answer = client
+            .post(url)
+            .header(signature::HEADER, signature::sign(body.as_bytes(), &secret))
+            .body(body)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 200);
     }
 
     /// Waits until a job has arrived on the phone; whether it is read then is up to the person.

@@ -14,7 +14,7 @@ use crate::{
     cli::{
         Context, Exit, Output,
         given::who,
-        output::{Progress, duration, even_unread},
+        output::{Progress, duration},
     },
     clock,
     rules::job::State,
@@ -128,10 +128,10 @@ pub(super) async fn act(
     }
     let plan = Plan::make(pool, action, chosen).await?;
     if plan.jobs > 0 && !output.json {
-        even_unread(summary(&plan.groups, output))?;
+        summary(&plan.groups, output)?;
     }
     for line in plan.exceptions() {
-        even_unread(output.say(line))?;
+        output.say(line)?;
     }
     if doing.dry_run {
         output.one(&json!({"would": action.word(), "jobs": plan.jobs, "groups": plan.groups, "refused": plan.refused, "left_out": plan.left_out}), || {
@@ -140,22 +140,22 @@ pub(super) async fn act(
         return Ok(Exit::Done);
     }
     if plan.jobs == 0 {
-        even_unread(output.one(
+        output.one(
             &json!({"jobs": 0, "refused": plan.refused, "left_out": plan.left_out}),
             || format!("no dead letter is {}", done(action)),
-        ))?;
+        )?;
         missed(chosen, 0, output)?;
         return Ok(Exit::Failed);
     }
     if !doing.yes && (plan.jobs > 1 || action == Action::Drop) && !agrees(action, plan.jobs)? {
-        even_unread(output.say("nothing was done"))?;
+        output.say("nothing was done")?;
         return Ok(Exit::Failed);
     }
     let (event, jobs) = apply(pool, action, &plan, chosen, doing, who(context)).await?;
-    even_unread(output.one(
+    output.one(
         &json!({"jobs": jobs, "event": event, "refused": plan.refused, "left_out": plan.left_out}),
         || format!("{}: {}", done(action), counted(jobs.cast_signed())),
-    ))?;
+    )?;
     Ok(missed(chosen, jobs, output)?)
 }
 
@@ -165,10 +165,10 @@ fn missed(chosen: &Chosen, jobs: u64, output: &Output) -> io::Result<Exit> {
     if jobs >= named {
         return Ok(Exit::Done);
     }
-    even_unread(output.say(format_args!(
+    output.say(format_args!(
         "{} of the {named} that were named were not: `postrider jobs show` says where they are",
         named - jobs
-    )))?;
+    ))?;
     Ok(Exit::Failed)
 }
 
