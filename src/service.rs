@@ -280,6 +280,7 @@ impl Service {
                     return Ok(());
                 }
                 Event::Ended(ended) => {
+                    self.draining -= usize::from(ended.phase == Phase::Drain);
                     let crash = crash(ended);
                     self.wind_down().await;
                     return Err(crash);
@@ -323,9 +324,7 @@ impl Service {
                     return;
                 };
                 let ended = ended.expect("the wrapper does not panic");
-                if ended.phase == Phase::Drain {
-                    *draining -= 1;
-                }
+                *draining -= usize::from(ended.phase == Phase::Drain);
                 say_how(&ended);
             }
         };
@@ -453,10 +452,12 @@ mod tests {
         service.spawn("broken", Phase::Drain, async {
             Err(anyhow::anyhow!("disk full"))
         });
+        let started = tokio::time::Instant::now();
         let crash = service
             .run(std::future::pending(), NoDuties)
             .await
             .unwrap_err();
+        assert_eq!(started.elapsed(), Duration::from_secs(1));
         assert_eq!(crash.name, "broken");
         assert_eq!(crash.source.unwrap().to_string(), "disk full");
         assert_eq!(*seen.lock().unwrap(), ["worker", "listener"]);
