@@ -277,3 +277,53 @@ include_if_exists 'local.conf'
         max_connections = options.max_connections,
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// Stands for a server.
+    fn process() -> Child {
+        Command::new("sleep").arg("1000").spawn().unwrap()
+    }
+
+    fn names(dir: &Path, server: &Child) {
+        let pid_file = dir.join("data/postmaster.pid");
+        fs::write(pid_file, format!("{}\n", server.id())).unwrap();
+    }
+
+    #[test]
+    fn a_guardian_leaves_the_server_of_the_next_owner_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("data")).unwrap();
+        let pg_ctl = dir.path().join("pg_ctl");
+        let stops = r#"case "$*" in *" stop "*) kill "$(head -n 1 "$2/postmaster.pid")"; esac"#;
+        fs::write(&pg_ctl, format!("#!/bin/sh\n{stops}\n")).unwrap();
+        fs::set_permissions(&pg_ctl, fs::Permissions::from_mode(0o755)).unwrap();
+        let (its_own, mut next) = (process(), process());
+        names(dir.path(), &its_own);
+        let mut guardian = Command::new("sh")
+            .args(["-c", GUARDIAN, "guardian"])
+            .args([&pg_ctl, dir.path()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = [0; 5];
+        let stdout = guardian.stdout.as_mut().unwrap();
+        stdout.read_exact(&mut said).unwrap();
+        assert_eq!(&said, b"ready");
+
+        names(dir.path(), &next);
+        drop(guardian.stdin.take());
+        assert!(guardian.wait().unwrap().success());
+        let survived = next.try_wait().unwrap().is_none();
+        for mut process in [its_own, next] {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+        assert!(survived);
+    }
+}
