@@ -265,6 +265,10 @@ mod tests {
     async fn a_full_batch_does_not_wait_for_more() {
         let text: String = "{}\n".repeat(BATCH + 1);
         let mut lines = Lines::read(Box::new(io::Cursor::new(text)), Format::Jsonl);
+        // The reader is a thread, which a busy machine may not run for longer than a batch waits.
+        while lines.receiver.len() <= BATCH {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         assert_eq!(lines.batch().await.unwrap().len(), BATCH);
         assert_eq!(lines.batch().await.unwrap().len(), 1);
         assert!(lines.batch().await.unwrap().is_empty());
