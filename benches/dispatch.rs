@@ -21,7 +21,7 @@ use std::{
 
 use bytes::Bytes;
 use postrider::{
-    channel::whatsapp::{Client, Endpoint},
+    channel::whatsapp::{Client, Endpoint, Sender},
     sandbox::{self, Delay, Setup},
     store::{
         ConnectOptions, Store,
@@ -101,11 +101,11 @@ async fn client_alone() -> anyhow::Result<()> {
     let client = std::sync::Arc::new(Client::new(&endpoint)?);
     let token = SecretString::from(setup.accounts[0].token.clone());
     let credentials = client.credentials(&token)?;
-    let senders = setup
-        .numbers
-        .iter()
-        .map(|n| client.sender(&n.id, &credentials))
-        .collect::<Result<Vec<_>, _>>()?;
+    let sender = |id: &str| Sender {
+        phone_number_id: id.into(),
+        credentials: credentials.clone(),
+    };
+    let senders: Vec<_> = setup.numbers.iter().map(|n| sender(&n.id)).collect();
     let senders = std::sync::Arc::new(senders);
     let jobs: usize = env("JOBS", 100_000);
     let next = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));

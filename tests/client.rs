@@ -23,7 +23,7 @@ use bytes::Bytes;
 use postrider::{
     channel::{
         directory::{Directory, DirectoryError},
-        whatsapp::{Client, Endpoint, Reply},
+        whatsapp::{Client, Endpoint, Reply, Sender},
     },
     rules::{
         messaging_limit::Tier,
@@ -53,11 +53,16 @@ fn token() -> SecretString {
     SecretString::from("EAAB")
 }
 
+fn sender(client: &Client) -> Sender {
+    Sender {
+        phone_number_id: "106".into(),
+        credentials: client.credentials(&token()).unwrap(),
+    }
+}
+
 async fn post_to(endpoint: &Endpoint) -> Reply {
     let client = Client::new(endpoint).unwrap();
-    let sender = client
-        .sender("106", &client.credentials(&token()).unwrap())
-        .unwrap();
+    let sender = sender(&client);
     client
         .post(&sender, Bytes::from_static(BODY.as_bytes()), || true)
         .await
@@ -212,9 +217,7 @@ async fn a_connection_closed_after_the_request_is_no_answer_and_not_repeated() {
 async fn a_reused_connection_that_closes_on_a_request_is_no_answer_and_not_repeated() {
     let peer = Peer::answering(|nth| (nth == 1).then(|| http("200 OK", "", TAKEN))).await;
     let client = Client::new(&peer.endpoint()).unwrap();
-    let sender = client
-        .sender("106", &client.credentials(&token()).unwrap())
-        .unwrap();
+    let sender = sender(&client);
     let body = Bytes::from_static(BODY.as_bytes());
     assert!(is_taken(
         &client.post(&sender, body.clone(), || true).await.answer
@@ -228,9 +231,7 @@ async fn a_reused_connection_that_closes_on_a_request_is_no_answer_and_not_repea
 async fn a_request_that_is_too_late_when_a_connection_is_free_is_kept_back() {
     let peer = Peer::answering(|_| Some(http("200 OK", "", TAKEN))).await;
     let client = Client::new(&peer.endpoint()).unwrap();
-    let sender = client
-        .sender("106", &client.credentials(&token()).unwrap())
-        .unwrap();
+    let sender = sender(&client);
     let body = Bytes::from_static(BODY.as_bytes());
     let answer = client.post(&sender, body.clone(), || false).await.answer;
     assert!(matches!(answer, Answer::NotSent { .. }), "{answer:?}");
@@ -242,9 +243,7 @@ async fn a_request_that_is_too_late_when_a_connection_is_free_is_kept_back() {
 async fn leave_is_asked_only_when_there_is_a_connection() {
     let unreachable = endpoint("http://127.0.0.1:1".to_owned());
     let client = Client::new(&unreachable).unwrap();
-    let sender = client
-        .sender("106", &client.credentials(&token()).unwrap())
-        .unwrap();
+    let sender = sender(&client);
     let asked = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&asked);
     let leave = move || {
@@ -260,7 +259,7 @@ async fn leave_is_asked_only_when_there_is_a_connection() {
 #[tokio::test]
 async fn silence_is_no_answer() {
     let peer = Peer::answering(|_| Some(String::new())).await;
-    let patience = Duration::from_millis(300);
+    let patience = Duration::from_secs(3);
     let answer = post_to(&Endpoint {
         request_timeout: patience,
         ..peer.endpoint()
@@ -281,7 +280,7 @@ async fn a_200_without_an_id_is_no_answer() {
 async fn an_answer_that_breaks_off_is_no_answer() {
     let broken = format!("HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{TAKEN}");
     let peer = Peer::answering(move |_| Some(broken.clone())).await;
-    let patience = Duration::from_millis(300);
+    let patience = Duration::from_secs(3);
     let answer = post_to(&Endpoint {
         request_timeout: patience,
         ..peer.endpoint()
@@ -401,9 +400,7 @@ async fn messages_go_over_http2_from_several_clients() {
         ..serve(router).await
     };
     let client = Client::new(&endpoint).unwrap();
-    let sender = client
-        .sender("106", &client.credentials(&token()).unwrap())
-        .unwrap();
+    let sender = sender(&client);
     for _ in 0..7 {
         let answer = client
             .post(&sender, Bytes::from_static(BODY.as_bytes()), || true)

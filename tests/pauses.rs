@@ -18,6 +18,7 @@ use postrider::{
     sandbox::Setup,
     store::look::{self, Cursor, Holds},
 };
+use sqlx::PgPool;
 
 const FAST: &str = "[pacing]\nmessages_per_second = 80\n";
 const SHIPPED: &str = r#"{"body": {"name": "Ada", "order": "1042", "carrier": "DHL"}}"#;
@@ -65,6 +66,23 @@ fn run(rig: &Rig, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// For the one lane in the queue.
+async fn cursor_at_head(pool: &PgPool) -> Cursor {
+    let lane: i32 = sqlx::query_scalar("select lane from postrider.queue limit 1")
+        .fetch_one(pool)
+        .await
+        .unwrap();
+    Cursor {
+        lane: Lane(lane),
+        priority: Priority::Normal,
+        after: (DateTime::UNIX_EPOCH, JobId(0)),
+        room: 100,
+        ended_at: None,
+        account: "w1".to_owned(),
+        begun: 0,
+    }
+}
+
 #[tokio::test]
 async fn a_look_leaves_out_what_is_held() {
     let database = sql::database().await;
@@ -80,18 +98,7 @@ async fn a_look_leaves_out_what_is_held() {
     ] {
         jobs.push(sql::enqueue(&mut connection, &format!("'+905321234567', {tail}")).await);
     }
-    let lane: i32 = sqlx::query_scalar("select lane from postrider.queue limit 1")
-        .fetch_one(pool)
-        .await
-        .unwrap();
-    let cursor = Cursor {
-        lane: Lane(lane),
-        priority: Priority::Normal,
-        after: (DateTime::UNIX_EPOCH, JobId(0)),
-        room: 100,
-        account: "w1".to_owned(),
-        begun: 0,
-    };
+    let mut cursor = cursor_at_head(pool).await;
     let template = TemplateName {
         name: "order_confirmation".to_owned(),
         language: "tr".to_owned(),
@@ -103,12 +110,59 @@ async fn a_look_leaves_out_what_is_held() {
         ..Holds::default()
     };
     for (holds, expected) in [(Holds::default(), &jobs[..]), (holds, &jobs[3..])] {
-        let seen = look::look(pool, std::slice::from_ref(&cursor), &holds, &[])
+        let seen = look::look(pool, std::slice::from_mut(&mut cursor), &holds, &[])
             .await
             .unwrap();
         let seen: Vec<i64> = seen.iter().map(|seen| seen.job.id.0).collect();
         assert_eq!(seen, expected);
     }
+}
+
+#[tokio::test]
+async fn looks_pass_over_any_number_of_held_jobs_in_parts_and_find_what_stands_between_and_behind()
+{
+    let database = sql::database().await;
+    let pool = database.pool();
+    let held = usize::try_from(look::READ_MAX).unwrap() * 2 + 1_000;
+    let mut connection = pool.acquire().await.unwrap();
+    let free = sql::enqueue(&mut connection, "'+905321234567', 'boarding'").await;
+    let fill = "
+        insert into postrider.queue (lane, priority, due_at, id, kind, recipient, recipient_key, template, language, content,
+                                     sender, producer, enqueued_at, expires_at)
+        select lane, priority, due_at - interval '1 day' + n * interval '1 ms', id + n, 'travel', recipient, recipient_key,
+               template, language, content, sender, producer, enqueued_at, expires_at
+        from postrider.queue, generate_series(1, $1) n";
+    let held_jobs = i64::try_from(held).unwrap();
+    sqlx::query(fill)
+        .bind(held_jobs)
+        .execute(pool)
+        .await
+        .unwrap();
+    // One of them in the middle is not held.
+    let between: i64 = sqlx::query_scalar(
+        "update postrider.queue set kind = 'order' where id = $1 + $2 returning id",
+    )
+    .bind(free)
+    .bind(look::READ_MAX + 10)
+    .fetch_one(pool)
+    .await
+    .unwrap();
+    let holds = Holds {
+        kinds: ["travel".into()].into(),
+        ..Holds::default()
+    };
+    let mut cursor = cursor_at_head(pool).await;
+    let mut found = Vec::new();
+    for is_last in [false, false, true] {
+        let seen = look::look(pool, std::slice::from_mut(&mut cursor), &holds, &[])
+            .await
+            .unwrap();
+        found.extend(seen.iter().map(|seen| seen.job.id.0));
+        let end = cursor.ended_at.take();
+        assert_eq!(end.is_none(), is_last, "{end:?}");
+        cursor.after = end.unwrap_or(cursor.after);
+    }
+    assert_eq!(found, [between, free]);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 mod common;
 
 use chrono::{DateTime, NaiveDate, Utc};
-use postrider::clock;
+use postrider::{clock, store::look};
 use sqlx::{AssertSqlSafe, PgPool, Postgres, postgres::PgArguments, query::QueryAs};
 
 /// A million jobs over 200 numbers, half of the people with an opt-in on record.
@@ -139,10 +139,23 @@ async fn statements_of_the_hot_path_use_their_indexes_with_a_million_jobs() {
             .bind((1_i64..=300).collect::<Vec<_>>())
             .bind(vec!["travel"])
             .bind(vec!["a batch"])
+            .bind(look::READ_MAX)
     })
     .await;
     assert_only_indexes(&look);
     assert!(look.contains("queue_by_lane"), "{look}");
+    assert!(!look.contains("Sort"), "{look}");
+
+    let ends = plan(pool, include_str!("../src/store/look_ends.sql"), |q| {
+        q.bind(vec![1_i32])
+            .bind(vec![1_i16])
+            .bind(vec![head])
+            .bind(vec![0_i64])
+            .bind(look::READ_MAX)
+    })
+    .await;
+    assert_only_indexes(&ends);
+    assert!(ends.contains("queue_by_lane"), "{ends}");
 
     let move_away = include_str!("../src/store/moves_lock.sql");
     let locked = plan(pool, move_away, |q| {

@@ -137,14 +137,12 @@ pub enum Action {
         /// Jobs to leave out, because memory has them.
         known: Vec<JobId>,
     },
-    /// Read what was posted through a pool before.
+    /// Read what was posted through some pools before.
     Count {
-        /// The pool.
-        pool: Arc<str>,
-        /// Its lanes, and in which epochs they are held.
-        standing: Standing,
-        /// Whether other numbers of their portfolio belong to the pool.
-        whole_portfolio: bool,
+        /// The pools, each with its lanes and in which epochs they are held.
+        pools: Vec<(Arc<str>, Standing)>,
+        /// Whether other numbers of their portfolios belong to the pools.
+        whole_portfolios: bool,
     },
     /// Read how many messages the pairs of some lanes got of late.
     CountPairs {
@@ -171,7 +169,7 @@ pub enum Action {
         /// Its number's lane.
         lane: Lane,
         /// Where to.
-        sender: Arc<Sender>,
+        sender: Sender,
         /// The body up to the callback data.
         body: Vec<u8>,
         /// What every receipt brings back.

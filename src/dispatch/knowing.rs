@@ -108,7 +108,7 @@ impl Knowing {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = self.changed.notified() => {}
-                _ = self.guide.changed() => picture.forget_senders(),
+                _ = self.guide.changed() => picture.forget_credentials(),
                 () = tokio::time::sleep(again_in) => {}
             }
         }
@@ -125,7 +125,7 @@ impl Knowing {
         picture.released_to = latest.unwrap_or_default().max(picture.released_to);
         // Also when it changed while the database was asked.
         if self.guide.has_changed().unwrap_or(false) {
-            picture.forget_senders();
+            picture.forget_credentials();
         }
         let guide = self.guide.borrow_and_update().clone();
         let echoes = picture.hear(echoes);
@@ -156,7 +156,7 @@ struct Picture {
     /// Those that may be read again, so that each counts once.
     heard: HashSet<i64>,
     templates: HashMap<String, HashMap<TemplateName, Arc<Template>>>,
-    senders: HashMap<String, Arc<Sender>>,
+    names: Names,
     /// By account.
     credentials: HashMap<String, Credentials>,
 }
@@ -169,7 +169,7 @@ impl Picture {
             echoes_to: now,
             heard: HashSet::new(),
             templates: HashMap::new(),
-            senders: HashMap::new(),
+            names: Names::default(),
             credentials: HashMap::new(),
         }
     }
@@ -211,14 +211,12 @@ impl Picture {
             .numbers
             .iter()
             .filter_map(|number| {
-                let sender = self.sender(number, guide, client)?;
-                Some((
-                    number.lane,
-                    Arc::new(LaneFacts {
-                        pool: pool(number, limit_per_number, guide.share),
-                        ..lane_facts(number, sender, &facts.pauses, guide)
-                    }),
-                ))
+                let credentials = self.credentials(number, guide, client)?;
+                let facts = LaneFacts {
+                    pool: self.pool(number, limit_per_number, guide.share),
+                    ..self.lane_facts(number, credentials, &facts.pauses, guide)
+                };
+                Some((number.lane, Arc::new(facts)))
             })
             .collect();
         World {
@@ -238,37 +236,25 @@ impl Picture {
     }
 
     /// Tokens may have changed.
-    fn forget_senders(&mut self) {
-        self.senders.clear();
+    fn forget_credentials(&mut self) {
         self.credentials.clear();
     }
 
-    /// Where the number's requests go; made once. Without a token there is nowhere to go.
-    fn sender(
+    /// What the number's requests carry; made once an account. Without a token none can be made.
+    fn credentials(
         &mut self,
         number: &NumberFact,
         guide: &Guide,
         client: &Client,
-    ) -> Option<Arc<Sender>> {
-        if let Some(sender) = self.senders.get(&number.phone_number_id) {
-            return Some(Arc::clone(sender));
+    ) -> Option<Credentials> {
+        if let Some(known) = self.credentials.get(&number.waba_id) {
+            return Some(known.clone());
         }
-        let token = guide.tokens.get(&number.waba_id)?;
-        let credentials = match self.credentials.get(&number.waba_id) {
-            Some(known) => Ok(known.clone()),
-            None => client.credentials(token),
-        };
-        let sender = credentials.and_then(|credentials| {
-            let sender = client.sender(&number.phone_number_id, &credentials);
-            self.credentials.insert(number.waba_id.clone(), credentials);
-            sender
-        });
-        match sender {
-            Ok(sender) => {
-                let sender = Arc::new(sender);
-                self.senders
-                    .insert(number.phone_number_id.clone(), Arc::clone(&sender));
-                Some(sender)
+        match client.credentials(guide.tokens.get(&number.waba_id)?) {
+            Ok(credentials) => {
+                self.credentials
+                    .insert(number.waba_id.clone(), credentials.clone());
+                Some(credentials)
             }
             Err(error) => {
                 tracing::error!(%error, number = number.phone_number_id, "no request can be made for this number");
@@ -276,46 +262,69 @@ impl Picture {
             }
         }
     }
-}
 
-fn lane_facts(
-    number: &NumberFact,
-    sender: Arc<Sender>,
-    pauses: &[PauseFact],
-    guide: &Guide,
-) -> LaneFacts {
-    let set = number
-        .messages_per_second
-        .and_then(|rate| Rate::new(rate).ok());
-    let provider = || provider_rate(number.throughput_level.as_deref(), number.is_on_biz_app);
-    LaneFacts {
-        phone_number_id: number.phone_number_id.clone(),
-        account: number.waba_id.as_str().into(),
-        shard: number.shard,
-        rate: set.or(guide.rate).unwrap_or_else(provider),
-        free_at: number.free_at,
-        refilled_at: number.refilled_at,
-        stopped: stopped(number, pauses),
-        pool: None,
-        sender,
+    fn lane_facts(
+        &mut self,
+        number: &NumberFact,
+        credentials: Credentials,
+        pauses: &[PauseFact],
+        guide: &Guide,
+    ) -> LaneFacts {
+        let set = number
+            .messages_per_second
+            .and_then(|rate| Rate::new(rate).ok());
+        let provider = || provider_rate(number.throughput_level.as_deref(), number.is_on_biz_app);
+        LaneFacts {
+            sender: Sender {
+                phone_number_id: self.names.one(&number.phone_number_id),
+                credentials,
+            },
+            account: self.names.one(&number.waba_id),
+            shard: number.shard,
+            rate: set.or(guide.rate).unwrap_or_else(provider),
+            free_at: number.free_at,
+            refilled_at: number.refilled_at,
+            stopped: stopped(number, pauses).map(Into::into),
+            pool: None,
+        }
+    }
+
+    /// What the number's messaging limit applies to, if it has one.
+    fn pool(
+        &mut self,
+        number: &NumberFact,
+        limit_per_number: bool,
+        share: Share,
+    ) -> Option<PoolFacts> {
+        let name = match limit_per_number {
+            true => &number.phone_number_id,
+            false => &number.portfolio_id,
+        };
+        Some(PoolFacts {
+            name: self.names.one(name),
+            limit: Limit {
+                recipients: Some(u32::try_from(number.messaging_limit?).unwrap_or(0)),
+                elsewhere: share.elsewhere,
+                headroom: share.headroom,
+                urgent_reserve: share.urgent_reserve,
+            },
+        })
     }
 }
 
-/// What the number's messaging limit applies to, if it has one.
-fn pool(number: &NumberFact, limit_per_number: bool, share: Share) -> Option<PoolFacts> {
-    let name = match limit_per_number {
-        true => &number.phone_number_id,
-        false => &number.portfolio_id,
-    };
-    Some(PoolFacts {
-        name: name.as_str().into(),
-        limit: Limit {
-            recipients: Some(u32::try_from(number.messaging_limit?).unwrap_or(0)),
-            elsewhere: share.elsewhere,
-            headroom: share.headroom,
-            urgent_reserve: share.urgent_reserve,
-        },
-    })
+/// Names that many numbers have, and each picture again: each is kept once.
+#[derive(Default)]
+struct Names(HashSet<Arc<str>>);
+
+impl Names {
+    fn one(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(name) {
+            return Arc::clone(known);
+        }
+        let name: Arc<str> = name.into();
+        self.0.insert(Arc::clone(&name));
+        name
+    }
 }
 
 /// Why the number may not send, for people.

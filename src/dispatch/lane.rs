@@ -92,7 +92,11 @@ impl Permitted {
 /// How far a lane was read, for one priority.
 #[derive(Debug, Clone)]
 pub struct Reading {
-    after: (DateTime<Utc>, JobId),
+    after: Key,
+    /// How far a look came that went back and could not read all that is before `after`.
+    behind: Option<Key>,
+    /// Whether the next look goes on from there: in turns with those behind `after`, where new jobs are.
+    goes_behind: bool,
     went_back: Duration,
     went_to_head: Duration,
     begun: u32,
@@ -102,6 +106,8 @@ impl Reading {
     fn new(now: Duration) -> Self {
         Self {
             after: HEAD,
+            behind: None,
+            goes_behind: false,
             went_back: now,
             went_to_head: now,
             begun: 0,
@@ -109,8 +115,14 @@ impl Reading {
     }
 
     /// From where the next look reads.
-    pub fn next_look(&mut self, now: Duration) -> (DateTime<Utc>, JobId) {
-        if now >= self.went_to_head + HEAD_EVERY {
+    pub fn next_look(&mut self, now: Duration) -> Key {
+        self.goes_behind = !self.goes_behind;
+        if self.goes_behind
+            && let Some(behind) = self.behind.take()
+        {
+            return behind;
+        }
+        if self.behind.is_none() && now >= self.went_to_head + HEAD_EVERY {
             self.went_to_head = now;
             self.went_back = now;
             return HEAD;
@@ -124,7 +136,7 @@ impl Reading {
 
     /// How far it was read.
     #[must_use]
-    pub fn after(&self) -> (DateTime<Utc>, JobId) {
+    pub fn after(&self) -> Key {
         self.after
     }
 
@@ -135,24 +147,37 @@ impl Reading {
     }
 
     /// Notes how far a look came.
-    pub fn read_to(&mut self, key: (DateTime<Utc>, JobId)) {
+    pub fn read_to(&mut self, key: Key) {
         self.after = self.after.max(key);
     }
 
+    /// A look from `start` could not read all that is due, only up to `end`: another goes on from there.
+    pub fn came_to(&mut self, start: Key, end: Key) {
+        if start >= self.after {
+            self.after = end;
+        } else if end < self.after {
+            self.behind = Some(self.behind.map_or(end, |behind| behind.min(end)));
+        }
+    }
+
     /// The next look reads on from there, if it would have been beyond.
-    pub fn go_on_from(&mut self, key: (DateTime<Utc>, JobId)) {
+    pub fn go_on_from(&mut self, key: Key) {
         self.after = self.after.min(key);
     }
 
     /// The next look starts at the head: something that was passed over may go now.
     pub fn reset(&mut self) {
         self.after = HEAD;
+        self.behind = None;
         self.begun = self.begun.wrapping_add(1);
     }
 }
 
+/// Where a job stands in its lane.
+pub type Key = (DateTime<Utc>, JobId);
+
 /// Before every job.
-pub const HEAD: (DateTime<Utc>, JobId) = (DateTime::UNIX_EPOCH, JobId(0));
+pub const HEAD: Key = (DateTime::UNIX_EPOCH, JobId(0));
 
 /// Jobs by priority.
 pub type ByPriority<T> = [T; Priority::ALL.len()];

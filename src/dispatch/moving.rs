@@ -146,7 +146,7 @@ impl Moving {
 /// A number as logs name it; one that the configuration does not name is known by its lane only.
 fn name(lane: Lane, world: &World) -> String {
     match world.lanes.get(&lane) {
-        Some(facts) => format!("the number {}", facts.phone_number_id),
+        Some(facts) => format!("the number {}", facts.sender.phone_number_id),
         None => format!("the number of lane {lane}"),
     }
 }
@@ -251,7 +251,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        channel::whatsapp::{Client, Endpoint},
+        channel::whatsapp::{Client, Endpoint, Sender},
         dispatch::world::LaneFacts,
         rules::pace::Rate,
     };
@@ -278,15 +278,17 @@ mod tests {
         let token = SecretString::from("token");
         let credentials = client.credentials(&token).expect("credentials");
         let facts = LaneFacts {
-            phone_number_id: "100".into(),
             account: "waba".into(),
             shard: 0,
             rate: Rate::new(10.0).expect("a rate"),
             free_at: DateTime::UNIX_EPOCH,
             refilled_at: DateTime::UNIX_EPOCH,
-            stopped: stopped.map(str::to_owned),
+            stopped: stopped.map(Into::into),
             pool: None,
-            sender: Arc::new(client.sender("100", &credentials).expect("a sender")),
+            sender: Sender {
+                phone_number_id: "100".into(),
+                credentials,
+            },
         };
         World {
             lanes: [(LANE, Arc::new(facts))].into_iter().collect(),

@@ -38,9 +38,9 @@ use crate::{
 /// A statement that takes longer is given up: its connection is closed, and what it may have done is found out later.
 const STATEMENT_MAX: Duration = Duration::from_secs(5);
 /// What was posted before is read once, and all that was sent in a day or in minutes takes its time.
-const COUNT_MAX: Duration = Duration::from_secs(30);
-/// Pools that are counted at once, at most: with a limit for each number there are as many as numbers, and looks, attempts and
-/// outcomes of those that are counted need connections too.
+/// (Two million attempts took 10 s on two cores that others used too.)
+const COUNT_MAX: Duration = Duration::from_secs(120);
+/// Counts that run at once, at most: looks, attempts and outcomes of what is counted already need connections too.
 pub const COUNTS_MAX: usize = 2;
 /// Outcomes are worth waiting for; but what hangs is written again on another connection.
 const SETTLE_MAX: Duration = Duration::from_secs(10);
@@ -67,7 +67,7 @@ pub struct Shell {
     pub meters: Meters,
     /// What it shows of itself.
     pub pulse: Arc<Pulse>,
-    /// Turns of counting pools, [`COUNTS_MAX`] of them.
+    /// Turns of counting what was posted, [`COUNTS_MAX`] of them.
     pub counting: Semaphore,
     /// The start of its monotonic time.
     pub start: Instant,
@@ -214,7 +214,7 @@ impl Shell {
             }
             Action::Look {
                 why,
-                cursors,
+                mut cursors,
                 holds,
                 known,
             } => {
@@ -223,28 +223,31 @@ impl Shell {
                         .ask(
                             "look",
                             STATEMENT_MAX,
-                            look::look(shell.store.pool(), &cursors, &holds, &known),
+                            look::look(shell.store.pool(), &mut cursors, &holds, &known),
                         )
                         .await;
                     shell.tell(Event::Looked { why, cursors, seen });
                 })
             }
             Action::Count {
-                pool,
-                standing,
-                whole_portfolio,
+                pools,
+                whole_portfolios,
             } => {
                 _ = tokio::spawn(async move {
                     // Never closed.
                     let _turn = shell.counting.acquire().await;
-                    let lanes: Vec<_> = standing.keys().copied().collect();
-                    let posts = ledger::posts(shell.store.pool(), &lanes, whole_portfolio);
-                    let posts = shell.ask("ledger", COUNT_MAX, posts).await;
-                    shell.tell(Event::Counted {
-                        pool,
-                        standing,
-                        posts,
-                    });
+                    let lanes = pools.iter().map(|(_, standing)| standing);
+                    let lanes: Vec<_> = lanes.map(|s| s.keys().copied().collect()).collect();
+                    let posts = ledger::posts(shell.store.pool(), &lanes, whole_portfolios);
+                    let mut posts = shell.ask("ledger", COUNT_MAX, posts).await;
+                    for (n, (pool, standing)) in pools.into_iter().enumerate() {
+                        let posts = posts.as_mut().map(|posts| std::mem::take(&mut posts[n]));
+                        shell.tell(Event::Counted {
+                            pool,
+                            standing,
+                            posts,
+                        });
+                    }
                 })
             }
             Action::CountPairs {

@@ -51,8 +51,8 @@ pub struct World {
 /// A number, as its lane needs it.
 #[derive(Debug, Clone)]
 pub struct LaneFacts {
-    /// Meta's id.
-    pub phone_number_id: String,
+    /// Meta's id of it, and what its requests carry.
+    pub sender: Sender,
     /// Its account.
     pub account: Arc<str>,
     /// Its shard.
@@ -66,9 +66,7 @@ pub struct LaneFacts {
     /// When jobs of another number were last moved here: they stand before whatever was read.
     pub refilled_at: DateTime<Utc>,
     /// Why nothing may be posted for it now, for people; `None` when it may.
-    pub stopped: Option<String>,
-    /// Where its requests go.
-    pub sender: Arc<Sender>,
+    pub stopped: Option<Arc<str>>,
 }
 
 /// What a messaging limit applies to, and the limit.

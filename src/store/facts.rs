@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::{PgConnection, PgExecutor, PgPool, postgres::types::PgInterval};
 
+use super::SNAPSHOT;
 use crate::rules::job::{Kind, Lane, Priority};
 
 mod pauses;
@@ -152,9 +153,6 @@ pub async fn load_with_templates(
     snapshot.commit().await?;
     Ok((facts, templates))
 }
-
-/// All statements see the same.
-const SNAPSHOT: &str = "begin isolation level repeatable read, read only";
 
 async fn load_in(snapshot: &mut PgConnection) -> Result<Facts, sqlx::Error> {
     let numbers = sqlx::query_file_as!(NumberFact, "src/store/facts_numbers.sql")

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use futures_util::TryStreamExt;
 use sqlx::PgPool;
 
 use super::facts::interval;
@@ -11,21 +12,31 @@ use crate::rules::{
     pair::{Allowance, Pair},
 };
 
-/// Who counts against the messaging limit of the pool of these lanes, by keyed hash, with the time of their last counted
-/// attempt or, where the provider held a message, of its sending. `whole_portfolio`: the limit is the portfolio's, and numbers that are no longer configured count too.
+/// A person, by keyed hash, with the time of their last attempt that counts or, where the provider held a message, of its
+/// sending.
+pub type LastCounted = (i64, DateTime<Utc>);
+
+/// Who counts against the messaging limits of these pools, each given by its lanes. `whole_portfolios`: the limits are those
+/// of portfolios, and numbers that are no longer configured count too.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn posts(
     pool: &PgPool,
-    lanes: &[Lane],
-    whole_portfolio: bool,
-) -> Result<Vec<(i64, DateTime<Utc>)>, sqlx::Error> {
-    let lanes: Vec<i32> = lanes.iter().map(|lane| lane.0).collect();
-    let rows = sqlx::query_file!("src/store/ledger.sql", &lanes, whole_portfolio)
-        .fetch_all(pool)
-        .await?;
-    Ok(rows.into_iter().map(|row| (row.person, row.at)).collect())
+    pools: &[Vec<Lane>],
+    whole_portfolios: bool,
+) -> Result<Vec<Vec<LastCounted>>, sqlx::Error> {
+    let lanes = (0_i32..)
+        .zip(pools)
+        .flat_map(|(pool, lanes)| lanes.iter().map(move |lane| (lane.0, pool)));
+    let (lanes, pool_of): (Vec<i32>, Vec<i32>) = lanes.unzip();
+    let mut rows =
+        sqlx::query_file!("src/store/ledger.sql", &lanes, &pool_of, whole_portfolios).fetch(pool);
+    let mut posts = vec![Vec::new(); pools.len()];
+    while let Some(row) = rows.try_next().await? {
+        posts[row.pool as usize].push((row.person, row.at));
+    }
+    Ok(posts)
 }
 
 /// How many messages each pair of these lanes got within [`Allowance::memory`], for [`Pairs::rebuild`]. `margin` is what may

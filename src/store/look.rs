@@ -7,8 +7,9 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgExecutor, PgPool};
 
+use super::SNAPSHOT;
 use crate::rules::job::{Job, JobId, Lane, PersonFacts, Priority, TemplateName};
 
 /// Where a look goes on, for one lane and priority.
@@ -22,12 +23,17 @@ pub struct Cursor {
     pub after: (DateTime<Utc>, JobId),
     /// At most so many.
     pub room: u32,
+    /// How far the look came where so much is held that it could not read all that is due.
+    pub ended_at: Option<(DateTime<Utc>, JobId)>,
     /// The number's account, for held templates.
     pub account: String,
     /// How often the lane's reading had begun anew when this was made: an answer to a question from before that does not
     /// say how far the lane is read now.
     pub begun: u32,
 }
+
+/// Rows of one lane and priority that a look reads, at most: some 50 ms.
+pub const READ_MAX: i64 = 50_000;
 
 /// Jobs that stay where they are, whatever their number may do. A look leaves them out, and nothing is written to them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -127,15 +133,76 @@ pub async fn lanes_with_rows(pool: &PgPool) -> Result<Vec<(Lane, Priority)>, sql
 }
 
 /// The next due jobs behind each cursor, in the lane's order within each lane and priority, less those that are held or
-/// `known`.
+/// `known`. Where some are held, it reads no more than [`READ_MAX`] rows of each, and the cursors tell where that ended.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn look(
     pool: &PgPool,
+    cursors: &mut [Cursor],
+    holds: &Holds,
+    known: &[JobId],
+) -> Result<Vec<Seen>, sqlx::Error> {
+    if holds.is_empty() {
+        return read(pool, cursors, holds, known, i64::MAX).await;
+    }
+    let mut snapshot = pool.begin_with(SNAPSHOT).await?;
+    let seen = read(&mut *snapshot, cursors, holds, known, READ_MAX).await?;
+    tell_ends(&mut snapshot, cursors, &seen).await?;
+    snapshot.commit().await?;
+    Ok(seen)
+}
+
+/// Notes where the look ended on lanes of which it found less than there was room for.
+async fn tell_ends(
+    snapshot: &mut PgConnection,
+    cursors: &mut [Cursor],
+    seen: &[Seen],
+) -> Result<(), sqlx::Error> {
+    let mut found: HashMap<(Lane, Priority), u32> = HashMap::new();
+    for Seen { job, .. } in seen {
+        *found.entry((job.lane, job.priority)).or_default() += 1;
+    }
+    let is_unfilled = |cursor: &&mut Cursor| {
+        let found = found.get(&(cursor.lane, cursor.priority));
+        found.is_none_or(|found| *found < cursor.room)
+    };
+    let mut unfilled: Vec<&mut Cursor> = cursors.iter_mut().filter(is_unfilled).collect();
+    if unfilled.is_empty() {
+        return Ok(());
+    }
+    let lanes: Vec<_> = unfilled.iter().map(|c| c.lane.0).collect();
+    let priorities: Vec<_> = unfilled.iter().map(|c| c.priority.as_i16()).collect();
+    let due: Vec<_> = unfilled.iter().map(|c| c.after.0).collect();
+    let ids: Vec<_> = unfilled.iter().map(|c| c.after.1.0).collect();
+    let ends = sqlx::query_file!(
+        "src/store/look_ends.sql",
+        &lanes,
+        &priorities,
+        &due,
+        &ids,
+        READ_MAX
+    )
+    .fetch_all(snapshot)
+    .await?;
+    for end in ends {
+        let key = (end.lane, end.priority);
+        let meant = unfilled
+            .iter_mut()
+            .find(|c| (c.lane.0, c.priority.as_i16()) == key);
+        if let Some(cursor) = meant {
+            cursor.ended_at = Some((end.due_at, JobId(end.id)));
+        }
+    }
+    Ok(())
+}
+
+async fn read(
+    executor: impl PgExecutor<'_>,
     cursors: &[Cursor],
     holds: &Holds,
     known: &[JobId],
+    read_max: i64,
 ) -> Result<Vec<Seen>, sqlx::Error> {
     let (accounts, names, languages) = holds.template_columns();
     let kinds: Vec<String> = holds.kinds.iter().map(ToString::to_string).collect();
@@ -163,8 +230,9 @@ pub async fn look(
         &known.iter().map(|id| id.0).collect::<Vec<_>>(),
         &kinds,
         &batches,
+        read_max,
     )
-    .fetch_all(pool)
+    .fetch_all(executor)
     .await?;
     rows.into_iter()
         .map(|row| {

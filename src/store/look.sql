@@ -21,22 +21,28 @@ select
   consent.opted_in_at, consent.opted_out_at, service_window.expires_at as "window_until?"
 from cursor
 cross join lateral (
-  select queue.*
-  from postrider.queue
-  where queue.lane = cursor.lane
-    and queue.priority = cursor.priority
-    and (queue.due_at, queue.id) > (cursor.after_due, cursor.after_id)
-    and queue.due_at <= now()
-    and queue.state = 'queued'
+  select near.*
+  from (
+    select queue.*
+    from postrider.queue
+    where queue.lane = cursor.lane
+      and queue.priority = cursor.priority
+      and (queue.due_at, queue.id) > (cursor.after_due, cursor.after_id)
+      and queue.due_at <= now()
+    order by queue.due_at, queue.id
+    -- Millions may be held, and others wait for this look: it goes so far, and the next one goes on from there.
+    limit $13
+  ) as near
+  where near.state = 'queued'
     -- What memory has already, when the look goes back over what it read before.
-    and queue.id not in (select known from unnest($10::bigint[]) as known)
+    and near.id not in (select known from unnest($10::bigint[]) as known)
     -- Held kinds and batches stay too.
-    and queue.kind not in (select kind from unnest($11::text[]) as kind)
-    and (queue.batch is null or queue.batch not in (select batch from unnest($12::text[]) as batch))
+    and near.kind not in (select kind from unnest($11::text[]) as kind)
+    and (near.batch is null or near.batch not in (select batch from unnest($12::text[]) as batch))
     and not exists (
       select from held_template as held
-      where held.account = cursor.account and held.name = queue.template and held.language = queue.language)
-  order by queue.due_at, queue.id
+      where held.account = cursor.account and held.name = near.template and held.language = near.language)
+  order by near.due_at, near.id
   limit cursor.room
 ) as job
 cross join lateral (

@@ -130,6 +130,9 @@ fn is_passing(code: &str) -> bool {
         || ["25006", "57014", "55P03", "40001", "40P01"].contains(&code)
 }
 
+/// Begins a transaction whose statements all see the same.
+const SNAPSHOT: &str = "begin isolation level repeatable read, read only";
+
 /// Waits for an answer at most so long: what hangs on a connection that is half-open is given up, and the connection with it.
 ///
 /// # Errors

@@ -9,6 +9,7 @@ use postrider::{
         event::{Action, Event, LookFor, Now},
         holdings::{Holdings, REST},
         leasing::MARGIN,
+        limits::Standing,
         outbox::Batch,
         worker::{Settings, Worker},
     },
@@ -234,16 +235,35 @@ impl Sim {
         }
     }
 
-    fn perform_all(&mut self, who: Who, worker: usize, mut actions: Vec<Action>) {
-        // Pools stand in no order in the worker's memory.
-        actions.sort_by_key(|action| match action {
-            Action::Count { pool, .. } => Some(Arc::clone(pool)),
-            _ => None,
-        });
+    fn perform_all(&mut self, who: Who, worker: usize, actions: Vec<Action>) {
         for action in actions {
             self.perform(who, worker, action);
         }
         self.arrange_turn(who, worker);
+    }
+
+    fn count(&mut self, who: Who, worker: usize, pool: Arc<str>, standing: Standing) {
+        let lanes: Vec<Lane> = standing.keys().copied().collect();
+        self.ask(
+            who,
+            STATEMENT_MAX,
+            move |sim, now| Some(sim.database.posts(&lanes, now)),
+            move |sim, posts| {
+                let people = posts.as_ref().map(Vec::len);
+                sim.trace(|| {
+                    format!(
+                        "instance {} counts {people:?} people in {pool}",
+                        who.instance
+                    )
+                });
+                let counted = Event::Counted {
+                    pool,
+                    standing,
+                    posts,
+                };
+                sim.tell(who, worker, counted);
+            },
+        );
     }
 
     fn perform(&mut self, who: Who, worker: usize, action: Action) {
@@ -260,28 +280,12 @@ impl Sim {
                 known,
                 ..
             } => self.look(who, worker, why, cursors, known),
-            Action::Count { pool, standing, .. } => {
-                let lanes: Vec<Lane> = standing.keys().copied().collect();
-                self.ask(
-                    who,
-                    STATEMENT_MAX,
-                    move |sim, now| Some(sim.database.posts(&lanes, now)),
-                    move |sim, posts| {
-                        let people = posts.as_ref().map(Vec::len);
-                        sim.trace(|| {
-                            format!(
-                                "instance {} counts {people:?} people in {pool}",
-                                who.instance
-                            )
-                        });
-                        let counted = Event::Counted {
-                            pool,
-                            standing,
-                            posts,
-                        };
-                        sim.tell(who, worker, counted);
-                    },
-                );
+            Action::Count { mut pools, .. } => {
+                // They stand in no order in the worker's memory.
+                pools.sort();
+                for (pool, standing) in pools {
+                    self.count(who, worker, pool, standing);
+                }
             }
             Action::CountPairs {
                 standing,

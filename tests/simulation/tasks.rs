@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use postrider::{
-    channel::whatsapp::{Client, Endpoint, Sender},
+    channel::whatsapp::{Client, Credentials, Endpoint, Sender},
     dispatch::{
         event::Event,
         world::{LaneFacts, PoolFacts, World},
@@ -32,7 +32,7 @@ const EVERY: Duration = secs(1);
 
 /// What stays the same in every picture of the world.
 pub(crate) struct Backdrop {
-    sender: Arc<Sender>,
+    credentials: Credentials,
     kinds: HashMap<Arc<str>, KindFact>,
     templates: HashMap<String, HashMap<TemplateName, Arc<Template>>>,
 }
@@ -51,7 +51,7 @@ impl Backdrop {
         };
         let templates = HashMap::from([(name, Arc::new(template))]);
         Self {
-            sender: Arc::new(sender()),
+            credentials: credentials(),
             kinds: KINDS
                 .iter()
                 .map(|kind| (kind.name.into(), kind_fact(kind)))
@@ -79,7 +79,7 @@ fn kind_fact(plan: &super::plan::KindPlan) -> KindFact {
 }
 
 /// Nothing is ever sent there: requests of the simulation do not leave it.
-fn sender() -> Sender {
+fn credentials() -> Credentials {
     let endpoint = Endpoint {
         base_url: "http://127.0.0.1:1".into(),
         api_version: "v25.0".into(),
@@ -92,9 +92,7 @@ fn sender() -> Sender {
     };
     let client = Client::new(&endpoint).expect("a client");
     let credentials = client.credentials(&SecretString::from("token"));
-    client
-        .sender("100", &credentials.expect("credentials"))
-        .expect("a sender")
+    credentials.expect("credentials")
 }
 
 impl Sim {
@@ -143,7 +141,10 @@ impl Sim {
     fn lane_facts(&self, lane: &LanePlan) -> LaneFacts {
         let number = &self.database.numbers[&lane.lane];
         LaneFacts {
-            phone_number_id: lane.lane.to_string(),
+            sender: Sender {
+                phone_number_id: lane.lane.to_string().into(),
+                credentials: self.backdrop.credentials.clone(),
+            },
             account: ACCOUNT.into(),
             shard: number.shard,
             rate: Rate::new(lane.rate).expect("a rate"),
@@ -154,8 +155,7 @@ impl Sim {
                 Some(_) => clock(secs(1_000_000_000)),
             },
             refilled_at: number.refilled_at,
-            stopped: number.is_paused.then(|| "paused".to_owned()),
-            sender: Arc::clone(&self.backdrop.sender),
+            stopped: number.is_paused.then(|| "paused".into()),
         }
     }
 

@@ -1,5 +1,4 @@
-//! Posts messages. What can be made beforehand is: the URL is parsed once a number, the headers are made once, the body
-//! comes as bytes.
+//! Posts messages. What can be made beforehand is: the headers are made once an account, the body comes as bytes.
 //!
 //! What matters most here is to tell "certainly never left" from "perhaps taken". A request whose body no connection took
 //! is the former. Everything after that, however unlikely it is that the provider saw the request, is no answer.
@@ -35,16 +34,20 @@ const LONGEST_ANSWER: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Client {
     endpoint: Endpoint,
+    /// What the URLs of all numbers begin with.
+    base: Url,
     /// Used in turn: each has one HTTP/2 connection to the provider.
     clients: Vec<reqwest::Client>,
     turn: AtomicUsize,
 }
 
-/// A number to send from: its URL and headers.
+/// A number to send from.
 #[derive(Debug, Clone)]
 pub struct Sender {
-    url: Url,
-    credentials: Credentials,
+    /// Meta's id of it.
+    pub phone_number_id: Arc<str>,
+    /// What the requests of its account carry.
+    pub credentials: Credentials,
 }
 
 /// What an account's requests carry; its numbers share it.
@@ -72,6 +75,7 @@ impl Client {
             .collect::<Result<_, _>>()?;
         Ok(Self {
             endpoint: endpoint.clone(),
+            base: endpoint.url(&[])?,
             clients,
             turn: AtomicUsize::new(0),
         })
@@ -86,18 +90,6 @@ impl Client {
         Ok(Credentials(Arc::new(headers)))
     }
 
-    /// A number to send from.
-    pub fn sender(
-        &self,
-        phone_number_id: &str,
-        credentials: &Credentials,
-    ) -> Result<Sender, ClientError> {
-        Ok(Sender {
-            url: self.endpoint.url(&[phone_number_id, "messages"])?,
-            credentials: credentials.clone(),
-        })
-    }
-
     /// Posts one message, once. `leave` is called when a connection takes the request, immediately before it is written;
     /// where it returns false nothing is, and the answer is [`Answer::NotSent`].
     pub async fn post(
@@ -108,7 +100,7 @@ impl Client {
     ) -> Reply {
         let started = Instant::now();
         let (letter, trace) = Letter::new(body, leave);
-        let mut request = Request::new(Method::POST, sender.url.clone());
+        let mut request = Request::new(Method::POST, self.messages_url(sender));
         *request.headers_mut() = HeaderMap::clone(&sender.credentials.0);
         *request.body_mut() = Some(reqwest::Body::wrap(letter));
         let mut reply = match self.client().execute(request).await {
@@ -117,6 +109,15 @@ impl Client {
         };
         reply.took = started.elapsed();
         reply
+    }
+
+    fn messages_url(&self, sender: &Sender) -> Url {
+        let mut url = self.base.clone();
+        // Every http URL has a path.
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.extend([&*sender.phone_number_id, "messages"]);
+        }
+        url
     }
 
     fn client(&self) -> &reqwest::Client {

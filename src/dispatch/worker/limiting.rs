@@ -86,12 +86,13 @@ impl Worker {
                 asked_at: now.wall,
             });
         }
-        let open = self.limits.to_count();
-        actions.extend(open.into_iter().map(|(pool, standing)| Action::Count {
-            pool,
-            standing,
-            whole_portfolio: !self.world.limit_per_number,
-        }));
+        let pools = self.limits.to_count();
+        if !pools.is_empty() {
+            actions.push(Action::Count {
+                pools,
+                whole_portfolios: !self.world.limit_per_number,
+            });
+        }
     }
 
     /// The job was seen on `now_on`. If memory has it on another lane, waiting there for room, it was moved since: it is

@@ -6,12 +6,10 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, Utc};
-
 use super::{
     super::{
         event::{Action, LookFor, Now},
-        lane::{HEAD, Prepared},
+        lane::{HEAD, Key, Prepared},
         settlement,
     },
     Known, POLL_EVERY, Worker,
@@ -35,7 +33,7 @@ const MAY_COMMIT_WITHIN: Duration = Duration::from_secs(5 * 60);
 
 impl Worker {
     pub(super) fn poll(&mut self, now: Now, actions: &mut Vec<Action>) {
-        if self.polling || self.draining || now.mono < self.next_poll || self.lanes.is_empty() {
+        if self.polling || self.draining || now.mono < self.next_poll || !self.has_lanes {
             return;
         }
         self.polling = true;
@@ -85,14 +83,15 @@ impl Worker {
     /// From where a lane is looked at next, if it may send and has room.
     pub(super) fn cursor(&mut self, lane: Lane, priority: Priority, now: Now) -> Option<Cursor> {
         // What the gate stops is an outcome too.
-        if self.draining || self.is_behind() || !self.may_send(lane, self.lanes.get(&lane)?, now) {
+        if self.draining || self.is_behind() || self.stopped(lane, now).is_some() {
             return None;
         }
         if self.holds.priorities.contains(&priority) {
             return None;
         }
         let look_ahead = self.settings.look_ahead;
-        let state = self.lanes.get_mut(&lane)?;
+        let state = self.lane(lane, now);
+        let state = state.filter(|state| state.hold_until <= now.mono)?;
         let parked = state.parked[priority as usize].len() as u32;
         let wanted = match parked {
             0 => ((state.facts.rate.per_second() * BUFFER_SECONDS) as u32 + 16).min(look_ahead),
@@ -109,6 +108,7 @@ impl Worker {
             priority,
             after: reading.next_look(now.mono),
             room: wanted - buffered,
+            ended_at: None,
             account: state.facts.account.to_string(),
             begun: reading.begun(),
         })
@@ -200,7 +200,8 @@ impl Worker {
             .collect()
     }
 
-    /// A look that was not filled has read whatever was due: what it left out need not be read again by the next ones.
+    /// A look that was not filled has read whatever was due, or as much of it as one may: what it left out need not be read
+    /// again by the next ones.
     fn pass_over_held(
         &mut self,
         cursors: &[Cursor],
@@ -219,9 +220,16 @@ impl Worker {
             {
                 continue;
             }
-            if let Some(state) = self.lanes.get_mut(&cursor.lane) {
-                let read_to = (now.wall - MAY_COMMIT_WITHIN, JobId(0));
-                state.reading[cursor.priority as usize].read_to(read_to);
+            let Some(state) = self.lanes.get_mut(&cursor.lane) else {
+                continue;
+            };
+            let reading = &mut state.reading[cursor.priority as usize];
+            match cursor.ended_at {
+                None => reading.read_to((now.wall - MAY_COMMIT_WITHIN, JobId(0))),
+                Some(end) => {
+                    reading.came_to(cursor.after, end);
+                    self.next_poll = now.mono;
+                }
             }
         }
     }
@@ -233,15 +241,11 @@ impl Worker {
             recipient_hash,
         } = seen;
         let (lane, priority) = (job.lane, job.priority);
-        if !self
-            .lanes
-            .get(&lane)
-            .is_some_and(|state| self.may_send(lane, state, now))
-            || self.draining
-        {
+        if self.draining || self.stopped(lane, now).is_some() {
             return;
         }
-        let Some(state) = self.lanes.get_mut(&lane) else {
+        let state = self.lane(lane, now);
+        let Some(state) = state.filter(|state| state.hold_until <= now.mono) else {
             return;
         };
         if reads_on {
@@ -325,9 +329,6 @@ impl Worker {
         );
     }
 }
-
-/// Where a job stands in its lane.
-type Key = (DateTime<Utc>, JobId);
 
 /// The lanes of which as many jobs were found as there was room for, each with the last of them.
 fn filled(cursors: &[Cursor], seen: &[Seen]) -> HashMap<(Lane, Priority), Key> {

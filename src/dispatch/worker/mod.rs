@@ -81,8 +81,10 @@ pub struct Worker {
     world: Arc<World>,
     holds: Arc<Holds>,
     leases: Leases,
-    /// Each in a place of its own, so that the free places of the map are small.
+    /// Those that had something to do. Each in a place of its own, so that the free places of the map are small.
     lanes: IdMap<Lane, Box<LaneState>>,
+    /// Whether it sends for any number.
+    has_lanes: bool,
     /// Every job in memory, from the look until its outcome is written, with the time of its attempt.
     known: IdMap<JobId, Known>,
     in_flight: IdMap<JobId, Flight>,
@@ -139,6 +141,7 @@ impl Worker {
             holds: Arc::default(),
             leases: Leases::default(),
             lanes: IdMap::default(),
+            has_lanes: false,
             known: IdMap::default(),
             in_flight: IdMap::default(),
             outbox: Outbox::default(),
@@ -169,7 +172,11 @@ impl Worker {
             Event::World(world) => self.see(world, now),
             Event::Leases(leases) => self.hold(leases, now),
             Event::Rang(Some(lane)) => _ = self.rung.insert(lane),
-            Event::Rang(None) => self.rung.extend(self.lanes.keys()),
+            Event::Rang(None) => {
+                self.rung.extend(self.lanes.keys());
+                // All others begin at their head.
+                self.look_soon(now);
+            }
             Event::LanesFound(found) => self.look(found, now, actions),
             Event::Looked { why, cursors, seen } => self.looked(why, &cursors, seen, now),
             Event::Attempted {
@@ -234,7 +241,7 @@ impl Worker {
     #[must_use]
     pub fn wake_at(&self, now: Duration) -> Duration {
         // Without numbers there is nothing to poll for, however long ago the last poll was.
-        let polls = !self.polling && !self.draining && !self.lanes.is_empty();
+        let polls = !self.polling && !self.draining && self.has_lanes;
         let poll = polls.then_some(self.next_poll);
         let attempt = self.may_attempt().then_some(self.commits.next_at);
         let due = self.due.peek().map(|Reverse((at, _))| *at);

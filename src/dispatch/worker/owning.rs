@@ -29,18 +29,14 @@ impl Worker {
         self.world = world;
         let before = std::mem::replace(&mut self.holds, Arc::new(self.world.holds()));
         let released = !self.holds.include(&before);
-        for (lane, facts) in &self.world.lanes {
-            if !self.is_mine(facts.shard) {
+        let (workers, index) = (self.settings.workers, self.settings.index);
+        let mut known = self.world.lanes.values();
+        self.has_lanes = known.any(|facts| is_dealt_to(facts.shard, workers, index));
+        for (lane, state) in &mut self.lanes {
+            let facts = self.world.lanes.get(lane);
+            let Some(facts) = facts.filter(|facts| is_dealt_to(facts.shard, workers, index)) else {
                 continue;
-            }
-            let state = self.lanes.entry(*lane).or_insert_with(|| {
-                Box::new(LaneState::new(
-                    Arc::clone(facts),
-                    self.settings.jitter_allowance,
-                    &self.hand,
-                    now.mono,
-                ))
-            });
+            };
             state.set_rate(facts.rate);
             state.set_floor(self.world.floor);
             let refilled = state.facts.refilled_at < facts.refilled_at;
@@ -61,6 +57,21 @@ impl Worker {
         if !before.include(&self.holds) {
             self.withdraw_held(now);
         }
+    }
+
+    /// A lane of this worker in memory. It is there from when it first has something to do: most numbers of many have not.
+    pub(super) fn lane(&mut self, lane: Lane, now: Now) -> Option<&mut LaneState> {
+        let facts = self.world.lanes.get(&lane)?;
+        if !self.is_mine(facts.shard) {
+            return None;
+        }
+        let state = self.lanes.entry(lane).or_insert_with(|| {
+            let allowance = self.settings.jitter_allowance;
+            let mut state = LaneState::new(Arc::clone(facts), allowance, &self.hand, now.mono);
+            state.set_floor(self.world.floor);
+            Box::new(state)
+        });
+        Some(state)
     }
 
     /// Takes held jobs out of memory, so that none of them is posted. They stay in the queue. What is being attempted is

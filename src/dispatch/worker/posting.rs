@@ -363,7 +363,7 @@ impl Heard<'_> {
     fn about(&self, facts: &LaneFacts) -> About {
         let (code, title) = self.words();
         About {
-            phone_number_id: facts.phone_number_id.clone(),
+            phone_number_id: facts.sender.phone_number_id.to_string(),
             account: facts.account.to_string(),
             lane: self.lane,
             template: self.posted.job.template.clone(),

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::*;
 use crate::dispatch::{event::Learned, holdings::Quiet};
 use crate::{
-    channel::whatsapp::{Client, Endpoint},
+    channel::whatsapp::{Client, Endpoint, Sender},
     dispatch::{event::LookFor, lane::HEAD, limits::Standing, outbox::Batch, world::LaneFacts},
     rules::{
         breaker::Target,
@@ -55,11 +55,11 @@ fn lane_facts(rate: f64) -> LaneFacts {
     };
     let client = Client::new(&endpoint).expect("a client");
     let credentials = client.credentials(&SecretString::from("token"));
-    let sender = client
-        .sender("100", &credentials.expect("credentials"))
-        .expect("a sender");
     LaneFacts {
-        phone_number_id: "100".into(),
+        sender: Sender {
+            phone_number_id: "100".into(),
+            credentials: credentials.expect("credentials"),
+        },
         account: "waba".into(),
         shard: 0,
         rate: Rate::new(rate).expect("a rate"),
@@ -67,7 +67,6 @@ fn lane_facts(rate: f64) -> LaneFacts {
         refilled_at: DateTime::UNIX_EPOCH,
         stopped: None,
         pool: None,
-        sender: Arc::new(sender),
     }
 }
 
@@ -207,7 +206,7 @@ impl Bench {
     }
 
     fn stop_lane(&mut self, why: Option<&str>) -> Vec<Action> {
-        self.lane().stopped = why.map(str::to_owned);
+        self.lane().stopped = why.map(Into::into);
         self.show_world()
     }
 

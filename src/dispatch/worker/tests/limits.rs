@@ -114,11 +114,27 @@ fn ids(range: std::ops::Range<i64>) -> Vec<i64> {
 }
 
 #[test]
+fn what_was_posted_through_all_pools_before_is_asked_at_once() {
+    let mut bench = Bench::new(80.0);
+    bench.set_limit(10);
+    for (lane, facts) in &mut bench.world.lanes {
+        let pool = Arc::make_mut(facts).pool.as_mut().expect("a limit");
+        pool.name = format!("number {}", lane.0).into();
+    }
+    let asked = bench.show_world();
+    let pools = asked.iter().filter_map(|action| match action {
+        Action::Count { pools, .. } => Some(pools.len()),
+        _ => None,
+    });
+    assert_eq!(pools.collect::<Vec<_>>(), [2]);
+}
+
+#[test]
 fn nothing_is_sent_before_what_was_posted_before_is_counted() {
     let mut bench = Bench::new(80.0);
     let asked = bench.set_limit(10);
     let stood = asked.iter().find_map(|action| match action {
-        Action::Count { standing, .. } => Some(standing.clone()),
+        Action::Count { pools, .. } => Some(pools[0].1.clone()),
         _ => None,
     });
     assert_eq!(stood, Some(standing(1)));

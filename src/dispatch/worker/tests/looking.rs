@@ -1,6 +1,7 @@
 //! From where lanes are read.
 
 use super::*;
+use crate::dispatch::lane::Key;
 
 #[test]
 fn looks_go_on_from_the_last_key_now_and_then_back_and_once_a_minute_to_the_head() {
@@ -122,4 +123,55 @@ fn what_a_big_transaction_committed_late_is_read_on_and_not_a_handful_a_minute()
     });
     let after = |bench: &Bench| bench.worker.lanes[&LANE].reading[1].after();
     assert_eq!(after(&bench), (long_ago, JobId(99 + room)));
+}
+
+/// Everything of the kind is held, and so much of it that a look from there came no further than `end`.
+fn came_to(bench: &mut Bench, cursors: Vec<Cursor>, end: Key) -> Vec<Action> {
+    let cursors = cursors.into_iter().map(|cursor| Cursor {
+        ended_at: Some(end),
+        ..cursor
+    });
+    bench.tell(Event::Looked {
+        why: LookFor::Room,
+        cursors: cursors.collect(),
+        seen: Some(Vec::new()),
+    })
+}
+
+#[test]
+fn more_held_jobs_than_one_look_reads_are_read_on_at_once_by_the_next() {
+    let mut bench = Bench::new(10.0);
+    hold_everything_of(&mut bench, "kind");
+    bench.show_world();
+    let cursors = bench.cursors(Priority::Normal);
+    let end = (wall(bench.mono) - Duration::from_secs(9_000), JobId(7));
+    let next = came_to(&mut bench, cursors, end);
+    assert!(matches!(next[..], [Action::FindLanes]), "{next:?}");
+    assert_eq!(bench.cursors(Priority::Normal)[0].after, end);
+}
+
+#[test]
+fn a_look_back_over_more_held_jobs_than_it_reads_is_gone_on_with_in_turns_with_new_jobs() {
+    let mut bench = Bench::new(10.0);
+    hold_everything_of(&mut bench, "kind");
+    bench.show_world();
+    let now = wall(bench.mono);
+    let [early, late] = [9_000, 5_000].map(|ago| (now - Duration::from_secs(ago), JobId(7)));
+    let cursors = bench.cursors(Priority::Normal);
+    came_to(&mut bench, cursors, late);
+    bench.mono += Duration::from_secs(61);
+    let head = bench.cursors(Priority::Normal);
+    assert_eq!(head[0].after, HEAD);
+    came_to(&mut bench, head, early);
+    let mut next = || {
+        let cursors = bench.cursors(Priority::Normal);
+        let after = cursors[0].after;
+        came_to(&mut bench, cursors, after.max(early));
+        after
+    };
+    let after = [next(), next()];
+    assert!(after.contains(&early) && after.contains(&late), "{after:?}");
+    // As long as it is under way, no other begins.
+    bench.mono += Duration::from_secs(61);
+    assert_ne!(bench.cursors(Priority::Normal)[0].after, HEAD);
 }
