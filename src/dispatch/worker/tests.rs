@@ -26,6 +26,7 @@ use crate::{
 };
 
 mod breakers;
+mod full;
 mod limits;
 mod looking;
 mod memory;
