@@ -10,7 +10,7 @@ mod common;
 use std::{collections::BTreeMap, time::Duration};
 
 use common::{
-    TestDatabase,
+    TestDatabase, comes_to,
     daemon::Daemon,
     database_on, eventually, get,
     proxy::{Target, Weather},
@@ -61,10 +61,11 @@ fn accepted(rig: &Rig) -> BTreeMap<i64, usize> {
     times
 }
 
-/// Waits until `count` jobs were accepted.
+/// Waits until `count` messages were accepted.
 async fn accepts(rig: &Rig, count: usize) {
-    eventually(&format!("{count} jobs to be accepted"), || async {
-        (accepted(rig).len() >= count).then_some(())
+    let count = count as u64;
+    comes_to(&format!("{count} to be accepted"), count, || async {
+        rig.sandbox.ledger().accepted().min(count)
     })
     .await;
 }
@@ -72,16 +73,13 @@ async fn accepts(rig: &Rig, count: usize) {
 /// Waits until nothing but jobs of unknown outcome is left and every receipt is folded; then each job was accepted once, or
 /// its permission was lost on the way and it waits, unsent.
 async fn nothing_is_lost_or_doubled(rig: &Rig, pool: &PgPool, ids: &[i64]) {
-    eventually("everything to be settled", || async {
-        let quiet = rig.sandbox.control().is_quiet();
-        let left: Option<i64> = sqlx::query_scalar(
+    comes_to("everything to be settled", (true, Some(0_i64)), || async {
+        let left = sqlx::query_scalar(
             "select (select count(*) from postrider.queue where state <> 'unknown')
                   + (select count(*) from postrider.receipt_inbox)",
-        )
-        .fetch_one(pool)
-        .await
-        .ok();
-        (quiet && left == Some(0)).then_some(())
+        );
+        let quiet = rig.sandbox.control().is_quiet();
+        (quiet, left.fetch_one(pool).await.ok())
     })
     .await;
     let accepted = accepted(rig);
@@ -145,13 +143,11 @@ async fn cut_off_it_stops_before_its_lease_ends_and_what_it_learned_is_written_w
 
 /// As with receipts, but what was accepted must be known from the answers alone.
 async fn nothing_is_lost_or_doubled_without_receipts(rig: &Rig, ids: &[i64]) {
-    eventually("everything to be settled", || async {
-        let left: i64 =
-            sqlx::query_scalar("select count(*) from postrider.queue where state <> 'unknown'")
-                .fetch_one(rig.pool())
-                .await
-                .unwrap();
-        (left == 0).then_some(())
+    comes_to("everything to be settled", 0_i64, || async {
+        sqlx::query_scalar("select count(*) from postrider.queue where state <> 'unknown'")
+            .fetch_one(rig.pool())
+            .await
+            .unwrap()
     })
     .await;
     let accepted = accepted(rig);
@@ -230,12 +226,13 @@ async fn receipts_are_answered_503_while_the_database_is_away_and_are_in_it_when
         (metric(&rig, refused).await > 0.0).then_some(())
     })
     .await;
-    let (status, body) = get(rig.ops_port, "/readyz").await.unwrap();
-    assert_eq!(status, 503);
-    assert!(
-        body.contains("database: the database cannot be reached"),
-        "{body}"
-    );
+    // The webhook notices before the daemon looks how the database is.
+    eventually("the daemon to say that it is not ready", || async {
+        let (status, body) = get(rig.ops_port, "/readyz").await?;
+        let why = "database: the database cannot be reached";
+        (status == 503 && body.contains(why)).then_some(())
+    })
+    .await;
     wires.database.plug_in();
     nothing_is_lost_or_doubled(&rig, rig.pool(), &ids).await;
     // What was answered 200 is never told again.
@@ -459,20 +456,35 @@ async fn deadlocks_and_serialization_failures_are_tried_again() {
     ends_well(daemon).await;
 }
 
+/// Waits until the daemon's host has seen something of the database that it had not.
+async fn host_sees_more(pool: &PgPool) {
+    let number = async || -> i64 {
+        sqlx::query_scalar("select coalesce(max(number), 0) from postrider.witness")
+            .fetch_one(pool)
+            .await
+            .unwrap()
+    };
+    let before = number().await;
+    // The host keeps each number before it writes the next one.
+    eventually("the number that the host writes to grow", || async {
+        (number().await >= before + 2).then_some(())
+    })
+    .await;
+}
+
 /// A server whose backup was taken while the jobs waited, with all of them sent since.
 async fn sent_since_the_backup(daemon_runs: bool) -> (Server, Rig, Daemon, Vec<i64>) {
     let server = Server::new("").await;
     let rig = Rig::on(database_on(&server.url()).await, setup(), PACE).await;
     let daemon = rig.daemon().await;
-    let later = ", not_before => now() + interval '6 seconds'";
+    let later = ", not_before => now() + interval '30 seconds'";
     let ids = orders(rig.pool(), 50, later).await;
-    // The host has to have seen something.
-    sleep(Duration::from_secs(2)).await;
+    host_sees_more(&pool(&server, &rig).await).await;
     server.stop(Mode::Fast);
     server.back_up();
     server.start();
     accepts(&rig, 50).await;
-    sleep(Duration::from_secs(2)).await;
+    host_sees_more(&pool(&server, &rig).await).await;
     if !daemon_runs {
         ends_well(daemon).await;
         server.stop(Mode::Fast);
@@ -542,7 +554,7 @@ async fn a_database_restored_while_the_daemon_runs_is_paused_before_anything_is_
 async fn another_database_is_not_an_older_one() {
     let mut rig = Rig::new(setup(), PACE).await;
     let daemon = rig.daemon().await;
-    sleep(Duration::from_secs(2)).await;
+    host_sees_more(rig.pool()).await;
     ends_well(daemon).await;
     // The tests' databases are copies of one template, so this one is given another name.
     let other = common::database().await;

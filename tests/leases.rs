@@ -11,12 +11,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chrono::{DateTime, Utc};
 use common::{
-    TestDatabase,
+    TestDatabase, comes_to,
     daemon::Daemon,
     eventually, free_port,
     pacing::{self, most_within},
     rig::{Rig, recipients},
+    sql::someone_waits_for_a_lock,
 };
 use postrider::{
     sandbox::{Delay, Setup},
@@ -30,6 +32,8 @@ use sqlx::{Connection, Executor, PgConnection, PgPool, postgres::PgConnectOption
 
 /// Short, so that a test need not wait for long; an instance that the machine keeps from running for 1.8 s stops sending.
 const TTL: Duration = Duration::from_secs(3);
+/// Where nobody is to lose a lease: a machine that stands still for some seconds takes none away.
+const LONG_TTL: Duration = Duration::from_secs(15);
 const DISPATCH: [&str; 2] = ["--only", "dispatch"];
 
 /// A rig with a process that hears receipts, does the upkeep and sends nothing.
@@ -42,15 +46,22 @@ struct Fleet {
 impl Fleet {
     /// With so many numbers of an unlimited portfolio, each with a shard of its own.
     async fn new(numbers: u32, rate: u32, latency: Duration) -> Self {
+        Self::leasing(TTL, numbers, rate, latency).await
+    }
+
+    /// The same, with leases that hold for as long as this.
+    async fn leasing(ttl: Duration, numbers: u32, rate: u32, latency: Duration) -> Self {
         let mut setup = Setup::quick().numbers(numbers, rate + 1);
         setup.latency = Delay::fixed(latency.as_millis() as u32);
         setup.ledger_max = 100_000;
         for portfolio in &mut setup.portfolios {
             portfolio.messaging_limit = None;
         }
+        // A job of unknown outcome must be left alone for longer than a lease.
         let config = format!(
-            "[pacing]\nmessages_per_second = {rate}\n[dispatch]\nlease_ttl_ms = {}\n",
-            TTL.as_millis()
+            "[pacing]\nmessages_per_second = {rate}\n[dispatch]\nlease_ttl_ms = {}\n\
+             [kinds.otp]\nresolve_after_s = 45\n",
+            ttl.as_millis()
         );
         Self::with(setup, rate, &config).await
     }
@@ -109,16 +120,8 @@ impl Fleet {
 
     /// Waits until nothing is left in the queue but what may have been posted by somebody who died.
     async fn all_is_sent(&self) {
-        for _ in 0..3 {
-            if self.left("state = 'queued'").await < 300 {
-                break;
-            }
-            tokio::time::sleep(Duration::from_secs(15)).await;
-        }
-        eventually("everything to be sent", || async {
-            (self.left("state = 'queued'").await == 0).then_some(())
-        })
-        .await;
+        let left = || self.left("state = 'queued'");
+        comes_to("everything to be sent", 0, left).await;
     }
 
     async fn left(&self, which: &str) -> i64 {
@@ -131,7 +134,9 @@ impl Fleet {
 
     /// No number posted more than its rate within any second, whoever posted.
     fn assert_within_the_limit(&self, logs: &[String]) {
-        for (lane, times) in pacing::posts(&logs.concat()) {
+        let posts = pacing::posts(&logs.concat());
+        assert!(!posts.is_empty(), "every daemon logs its posts");
+        for (lane, times) in posts {
             let most = most_within(&times, 1_000_000);
             assert!(
                 most <= self.rate as usize,
@@ -139,20 +144,6 @@ impl Fleet {
                 self.rate
             );
         }
-        // On a busy machine requests bunch up after they were written, but two owners at once would be twice the rate.
-        for number in self.numbers() {
-            let most = self.rig.sandbox.ledger().max_in_any_second(&number);
-            assert!(
-                most * 2 <= self.rate as usize * 3,
-                "{most} arrived in a second at {}/s on {number}",
-                self.rate
-            );
-        }
-    }
-
-    fn numbers(&self) -> BTreeSet<String> {
-        let entries = self.rig.sandbox.ledger().entries();
-        entries.into_iter().map(|entry| entry.number).collect()
     }
 
     /// Everything arrived exactly once; of those whose sender died it is enough that none arrived twice.
@@ -182,7 +173,7 @@ async fn stop(daemon: Daemon) -> String {
 
 #[tokio::test]
 async fn shards_are_spread_over_those_who_join_and_taken_over_from_those_who_leave() {
-    let fleet = Fleet::new(7, 10, Duration::ZERO).await;
+    let fleet = Fleet::leasing(LONG_TTL, 7, 10, Duration::ZERO).await;
     let [one, two, three] = [(); 3].map(|()| fleet.rig.instance());
     let _one = one.start(&DISPATCH).await;
     let alone = fleet.spread(&[7]).await;
@@ -222,7 +213,7 @@ async fn shards_are_spread_over_those_who_join_and_taken_over_from_those_who_lea
 
 #[tokio::test]
 async fn an_instance_without_a_shard_is_ready_and_takes_over() {
-    let fleet = Fleet::new(1, 10, Duration::ZERO).await;
+    let fleet = Fleet::leasing(LONG_TTL, 1, 10, Duration::ZERO).await;
     let [one, two] = [(); 2].map(|()| fleet.rig.instance());
     let first = one.start(&DISPATCH).await;
     fleet.spread(&[1]).await;
@@ -288,7 +279,6 @@ async fn an_instance_that_was_frozen_for_three_lease_times_posts_nothing_on_its_
         fleet.spread(&[2, 2]).await;
     }
     fleet.all_is_sent().await;
-    fleet.rig.queue_is_empty().await;
     let logs = [stop(first).await, stop(second).await];
     fleet.assert_within_the_limit(&logs);
     fleet.assert_none_is_doubled(jobs).await;
@@ -391,8 +381,8 @@ async fn a_code_for_a_killed_owner_leaves_within_the_lease_and_a_second_with_a_f
     })
     .await;
 
-    let killed = Instant::now();
     owner.kill();
+    let expires_at = lease_ends(fleet.pool(), &one.id()).await;
     let code: i64 = sqlx::query_scalar(
         "select postrider.enqueue($1, 'login_code', '{\"code\": \"493021\"}', language => 'en_US')",
     )
@@ -404,26 +394,46 @@ async fn a_code_for_a_killed_owner_leaves_within_the_lease_and_a_second_with_a_f
         (!fleet.rig.sandbox.ledger().of_job(code).is_empty()).then_some(())
     })
     .await;
-    let took = killed.elapsed();
-    eprintln!("a code for a killed owner arrived {took:?} after the kill");
+    let took = attempted_at(fleet.pool(), code).await - expires_at;
+    eprintln!("a code for a killed owner was attempted {took} after the end of its lease");
     // A second by design, of which counting takes a fifth; the rest is for a build without optimisation on a machine that does
     // other things too.
-    assert!(took < Duration::from_secs(5 + 5), "{took:?}");
+    let most = if cfg!(debug_assertions) { 60 } else { 5 };
+    assert!(took.num_seconds() < most, "{took}");
 }
 
-/// A job that waits in this lane, with an attempt that is left open; to see to it takes longer than a lease.
-async fn leave_open(pool: &PgPool, lane: i32) {
-    pool.execute(
+/// When the lease of this instance, which is dead, ends; once somebody has taken it over, it is over.
+async fn lease_ends(pool: &PgPool, instance: &str) -> DateTime<Utc> {
+    sqlx::query_scalar(
+        "select coalesce(max(expires_at), clock_timestamp()) from postrider.lease where instance = $1",
+    )
+    .bind(instance)
+    .fetch_one(pool)
+    .await
+    .unwrap()
+}
+
+async fn attempted_at(pool: &PgPool, job: i64) -> DateTime<Utc> {
+    sqlx::query_scalar("select min(at) from postrider.attempt where job = $1")
+        .bind(job)
+        .fetch_one(pool)
+        .await
+        .unwrap()
+}
+
+/// A job that waits in this lane, with an attempt that is left open; to see to it takes as long as this.
+async fn leave_open(pool: &PgPool, lane: i32, takes: Duration) {
+    let left_open = format!(
         "select postrider.enqueue('+905321234567', 'order_shipped', language => 'en_US', not_before => now() + interval '1 hour');
          insert into postrider.attempt (lane, job, attempt, recipient_hash, counted, at)
          select lane, id, 1, 1, true, clock_timestamp() from postrider.queue;
          create function slowly() returns trigger language plpgsql as $$
-         begin perform pg_sleep(5); return new; end $$;
+         begin perform pg_sleep({}); return new; end $$;
          create trigger slowly before update on postrider.queue
          for each row when (new.state = 'unknown') execute function slowly()",
-    )
-    .await
-    .unwrap();
+        takes.as_secs()
+    );
+    pool.execute(sqlx::AssertSqlSafe(left_open)).await.unwrap();
     for table in ["queue", "attempt"] {
         sqlx::query(sqlx::AssertSqlSafe(format!(
             "update postrider.{table} set lane = $1"
@@ -456,7 +466,7 @@ async fn a_take_over_that_takes_longer_than_a_lease_comes_to_its_end() {
         .fetch_one(rig.pool())
         .await
         .unwrap();
-    leave_open(rig.pool(), lane).await;
+    leave_open(rig.pool(), lane, TTL + Duration::from_secs(2)).await;
     let daemon = rig.daemon().await;
     is_seen_to(rig.pool()).await;
     stop(daemon).await;
@@ -464,7 +474,8 @@ async fn a_take_over_that_takes_longer_than_a_lease_comes_to_its_end() {
 
 #[tokio::test]
 async fn who_takes_over_for_longer_than_a_lease_keeps_what_it_holds() {
-    let fleet = Fleet::new(4, 10, Duration::ZERO).await;
+    let ttl = Duration::from_secs(8);
+    let fleet = Fleet::leasing(ttl, 4, 10, Duration::ZERO).await;
     let [one, two] = [(); 2].map(|()| fleet.rig.instance());
     let dies = one.start(&DISPATCH).await;
     fleet.spread(&[4]).await;
@@ -487,7 +498,7 @@ async fn who_takes_over_for_longer_than_a_lease_keeps_what_it_holds() {
     .fetch_one(fleet.pool())
     .await
     .unwrap();
-    leave_open(fleet.pool(), lane).await;
+    leave_open(fleet.pool(), lane, ttl + Duration::from_secs(2)).await;
     dies.kill();
     is_seen_to(fleet.pool()).await;
     fleet.spread(&[4]).await;
@@ -573,11 +584,21 @@ async fn attempting(database: &TestDatabase, name: &str) -> PgConnection {
 }
 
 async fn take(database: &TestDatabase) -> BTreeSet<i16> {
-    let taken = lease::take(database.pool(), &new_holder(), &[1, 2])
-        .await
-        .unwrap();
+    take_as(database, &new_holder()).await
+}
+
+async fn take_as(database: &TestDatabase, holder: &Holder) -> BTreeSet<i16> {
+    let taken = lease::take(database.pool(), holder, &[1, 2]).await.unwrap();
     assert!(taken.iter().all(|taken| taken.held.epoch > 3), "{taken:?}");
     taken.iter().map(|taken| taken.held.shard).collect()
+}
+
+/// A session that is ended may be slow to go, and what it had locked is taken in a later round then.
+async fn both_are_taken(database: &TestDatabase) {
+    eventually("both shards to be taken", || async {
+        (take(database).await == [1, 2].into()).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -643,7 +664,7 @@ async fn a_take_over_reads_of_the_queue_what_was_left_open_and_not_what_waits() 
 async fn an_attempt_that_does_not_end_can_not_commit_after_the_take_over() {
     let database = expired().await;
     let mut old = attempting(&database, "postrider old.00aa dispatch 0").await;
-    assert_eq!(take(&database).await, [1, 2].into());
+    both_are_taken(&database).await;
     old.execute("commit").await.unwrap_err();
 }
 
@@ -651,11 +672,15 @@ async fn an_attempt_that_does_not_end_can_not_commit_after_the_take_over() {
 async fn an_attempt_that_is_under_way_commits_before_the_take_over() {
     let database = expired().await;
     let mut old = attempting(&database, "postrider old.00aa dispatch 0").await;
+    let patient = Holder {
+        patience: Duration::from_secs(60),
+        ..new_holder()
+    };
     let commit = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        someone_waits_for_a_lock(&database).await;
         old.execute("commit").await.unwrap();
     };
-    let (taken, ()) = tokio::join!(take(&database), commit);
+    let (taken, ()) = tokio::join!(take_as(&database, &patient), commit);
     assert_eq!(taken, [1, 2].into());
 }
 
@@ -704,6 +729,6 @@ async fn a_statement_that_outlives_a_hand_back_keeps_nobody_from_taking_over() {
     lease::hand_back(database.pool(), "old", &returned)
         .await
         .unwrap();
-    assert_eq!(take(&database).await, [1, 2].into());
+    both_are_taken(&database).await;
     old.execute("commit").await.unwrap_err();
 }

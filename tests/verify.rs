@@ -493,7 +493,7 @@ async fn on_a_busy_system_there_is_never_a_false_alarm() {
     ));
     let (began, mut rounds, mut closed_meanwhile) = (Instant::now(), 0, 0);
     let mut horizon = Horizon::default();
-    while began.elapsed() < Duration::from_secs(7) {
+    while began.elapsed() < Duration::from_secs(7) || rounds < 3 {
         let args: &[&str] = if rounds % 3 == 2 { &["--all"] } else { &[] };
         let (code, named, verdict) = tokio::task::block_in_place(|| verify(&rig.postrider, args));
         assert_eq!(code, 0, "a false alarm: {verdict} {named:#?}");
@@ -519,6 +519,7 @@ async fn on_a_busy_system_there_is_never_a_false_alarm() {
     }
     operating.await.unwrap();
     rig.queue_is_empty().await;
+    let ended = Instant::now();
     loop {
         let newest = verify::newest(rig.pool()).await.unwrap();
         horizon.saw(
@@ -530,7 +531,7 @@ async fn on_a_busy_system_there_is_never_a_false_alarm() {
             break;
         }
         assert!(
-            began.elapsed() < Duration::from_secs(120),
+            ended.elapsed() < Duration::from_secs(120),
             "{open:?} stay open"
         );
         for range in open {
@@ -546,7 +547,6 @@ async fn on_a_busy_system_there_is_never_a_false_alarm() {
     );
     assert_eq!(code, 0, "{named:#?}");
     assert_eq!(verdict["jobs"], jobs);
-    assert!(rounds >= 3);
 }
 
 /// A million jobs, of which 50,000 wait, in order and with a few messages of each of three days.

@@ -21,6 +21,9 @@ use crate::common::{
 pub(crate) const TTL: Duration = Duration::from_secs(2);
 pub(crate) const RESOLVE_AFTER: Duration = Duration::from_secs(3);
 pub(crate) const NUMBERS: u32 = 10;
+/// A job of which nobody can say whether it went waits for five times the longest `resolve_after` here, when no receipt tells that
+/// receipts come; and as long again for a busy machine.
+const WITHOUT_EVIDENCE: Duration = Duration::from_secs(200);
 /// From a post to its answer.
 pub(crate) const LATENCY: Duration = Duration::from_millis(80);
 
@@ -150,7 +153,7 @@ impl Storm {
         loop {
             let (before, accepted_before) = (left, accepted);
             let started = Instant::now();
-            let patience = Duration::from_secs(60) + self.outages().await;
+            let patience = WITHOUT_EVIDENCE + self.outages().await;
             // As long as it goes on, it may take its time. Each message is followed by receipts, so there may be more to do.
             while left >= before && accepted == accepted_before && started.elapsed() < patience {
                 left = self.left().await;

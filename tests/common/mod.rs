@@ -7,6 +7,7 @@
 #![expect(dead_code, reason = "each test file uses its own part of this")]
 
 use std::{
+    fmt::Debug,
     future::Future,
     net::TcpListener,
     str::FromStr,
@@ -36,6 +37,12 @@ pub(crate) mod sql;
 
 /// Where the tests' server is, when it is not ours.
 pub(crate) const SERVER: &str = "POSTRIDER_TEST_DATABASE_URL";
+
+/// What a daemon reads once a second, it has read by then and heeds, also on a busy machine.
+pub(crate) const HEEDED: Duration = Duration::from_secs(6);
+
+/// It only ends a test that fails anyway, so it is generous.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A migrated database that only this test uses. It goes when this is dropped.
 pub(crate) struct TestDatabase {
@@ -226,16 +233,30 @@ fn url_of(url: &str, database: &str) -> String {
     format!("{server}/{database}{query}")
 }
 
-/// A port of the loopback that was free a moment ago.
+/// A port of the loopback that was free a moment ago, and that nobody else takes before it is listened on: each of the tests
+/// that run at the same time has a hundred of its own, below those that the kernel gives to whoever asks for any.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    let Ok(slot) = std::env::var("NEXTEST_TEST_GLOBAL_SLOT") else {
+        return bind(0).expect("some port is free");
+    };
+    let first = 10_000 + slot.parse::<u16>().unwrap() * 100;
+    // Another run on this machine has the same slots, and does not begin at the same port.
+    let begin = std::process::id() % 100;
+    let free = (0..100).find_map(|_| {
+        let nth = (begin + ASKED.fetch_add(1, Ordering::Relaxed)) % 100;
+        bind(first + nth as u16)
+    });
+    free.expect("one of a hundred ports is free")
 }
 
-/// Asks again until the answer is there. The deadline only ends a test that fails anyway, so it is generous.
+/// Whether that port can be listened on; 0 stands for any.
+fn bind(port: u16) -> Option<u16> {
+    let listener = TcpListener::bind(("127.0.0.1", port)).ok()?;
+    Some(listener.local_addr().unwrap().port())
+}
+
+/// Asks again until the answer is there.
 #[track_caller]
 pub(crate) fn eventually<T, F, A>(what: &str, mut ask: F) -> impl Future<Output = T>
 where
@@ -250,8 +271,40 @@ where
                 return answer;
             }
             assert!(
-                start.elapsed() < Duration::from_secs(60),
+                start.elapsed() < PATIENCE,
                 "{caller}: waited in vain for {what}"
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// An order that on a busy machine got no answer in time waits for two minutes before it goes again.
+const PATIENCE_WITH_ORDERS: Duration = Duration::from_secs(200);
+
+/// Asks again until the answer is `end`, for as long as the answers change now and then: how long many jobs take is up to the
+/// machine.
+#[track_caller]
+pub(crate) fn comes_to<P, F, A>(what: &str, end: P, mut ask: F) -> impl Future<Output = ()>
+where
+    P: PartialEq + Debug,
+    F: FnMut() -> A,
+    A: Future<Output = P>,
+{
+    let caller = std::panic::Location::caller();
+    async move {
+        let (mut last, mut changed) = (None, Instant::now());
+        loop {
+            let answer = Some(ask().await);
+            if answer.as_ref() == Some(&end) {
+                return;
+            }
+            if answer != last {
+                (last, changed) = (answer, Instant::now());
+            }
+            assert!(
+                changed.elapsed() < PATIENCE_WITH_ORDERS,
+                "{caller}: waited in vain for {what}: {last:?}"
             );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

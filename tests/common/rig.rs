@@ -11,7 +11,7 @@ use serde_json::Value;
 use sqlx::PgPool;
 
 use super::{
-    TestDatabase,
+    TestDatabase, comes_to,
     daemon::{Daemon, Postrider},
     database, eventually, free_port,
     receiving::body,
@@ -210,12 +210,14 @@ impl Rig {
 
     /// Waits until nothing is in the queue any more.
     pub(crate) async fn queue_is_empty(&self) {
-        eventually("the queue to be empty", || async {
-            let left: i64 = sqlx::query_scalar("select count(*) from postrider.queue")
-                .fetch_one(self.pool())
-                .await
-                .unwrap();
-            (left == 0).then_some(())
+        let none: Vec<(String, Option<String>, i32, i64)> = Vec::new();
+        comes_to("the queue to be empty", none, || async {
+            sqlx::query_as(
+                "select state, reason, tries, count(*) from postrider.queue group by state, reason, tries",
+            )
+            .fetch_all(self.pool())
+            .await
+            .unwrap()
         })
         .await;
     }
