@@ -245,7 +245,7 @@ async fn stands_still(rig: &Rig) -> u64 {
 }
 
 #[tokio::test]
-async fn a_pause_stops_what_is_being_sent() {
+async fn a_pause_stops_within_a_second_what_is_being_sent() {
     let (rig, _daemon) = rig().await;
     let waba: String = sqlx::query_scalar("select waba_id from postrider.account")
         .fetch_one(rig.pool())
@@ -280,7 +280,11 @@ async fn a_pause_stops_what_is_being_sent() {
         .fetch_one(rig.pool())
         .await
         .unwrap();
-        println!("{scope}: the last attempt {after:.2} s after the pause");
+        // By the database's time: within a second, in which it is read, and as long again for a busy machine.
+        assert!(
+            after < 2.0,
+            "{scope}: the last attempt {after:.2} s after the pause"
+        );
         run(&rig, &["resume", scope, target]);
         rig.queue_is_empty().await;
         assert_eq!(rig.sandbox.ledger().len(), sent_before + 400, "{scope}");

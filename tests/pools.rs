@@ -409,9 +409,12 @@ async fn jobs_of_a_paused_number_go_out_once_each_from_the_other() {
         .does(&["pause", "number", FIRST, "--reason", "its phone is lost"]);
     // Until the daemon has heeded it the number still sends, perhaps all that it has: these come after that.
     tokio::time::sleep(HEEDED).await;
-    ids.extend(orders(rig.pool(), &people).await);
+    let after = orders(rig.pool(), &people).await;
     rig.queue_is_empty().await;
     daemon.logs("go out from others").await;
+    let by = accepted(&rig);
+    assert!(after.iter().all(|id| by[id] == [SECOND]));
+    ids.extend(after);
     // What is enqueued on it meanwhile does not wait another five seconds. Before the commit nobody moves it.
     let mut enqueueing = rig.pool().begin().await.unwrap();
     let late = orders(&mut *enqueueing, &people[..20]).await;

@@ -140,7 +140,13 @@ async fn beside_bulk(bulk: usize, codes: usize, every: Duration) -> Vec<Passage>
     for recipient in to_code {
         let next_at = Instant::now() + every;
         let code = code(rig.pool(), recipient).await;
-        passages.push(passage(&rig, &start, code).await);
+        let passage = passage(&rig, &start, code).await;
+        assert!(
+            passage.others <= 10,
+            "a second's worth went before: {}",
+            passage.others
+        );
+        passages.push(passage);
         tokio::time::sleep_until(next_at.into()).await;
     }
     let left: i64 = sqlx::query_scalar("select count(*) from postrider.queue")
@@ -166,7 +172,11 @@ async fn a_code_takes_one_of_the_next_two_slots_of_a_number_that_is_busy_with_bu
     tell("beside bulk at 10/s", &passages);
     let others = went_before(&passages);
     // On a machine where everything else runs too, some attempts are known to the daemon only after a slot or two.
-    assert!(others[others.len() / 2] <= 2, "{others:?}");
+    let three_quarters = others.len() * 3 / 4;
+    assert!(
+        others[..three_quarters].iter().all(|n| *n <= 2),
+        "{others:?}"
+    );
 }
 
 /// `cargo nextest run --profile long --release --test urgent --run-ignored only --no-capture`
@@ -227,7 +237,7 @@ async fn normal_and_bulk_keep_their_floors_while_urgent_jobs_could_fill_the_numb
     // Not from the first: a floor counts from when somebody waits for it.
     let kept = shares(40).await;
     assert!(
-        kept.iter().all(|share| (5..=20).contains(share)),
+        kept.iter().all(|share| (8..=12).contains(share)),
         "{kept:?}"
     );
 
@@ -242,7 +252,7 @@ async fn normal_and_bulk_keep_their_floors_while_urgent_jobs_could_fill_the_numb
     tokio::time::sleep(HEEDED).await;
     let kept = shares(rig.sandbox.ledger().entries().len() + 40).await;
     assert!(
-        kept.iter().all(|share| (35..=65).contains(share)),
+        kept.iter().all(|share| (45..=55).contains(share)),
         "{kept:?}"
     );
 }
