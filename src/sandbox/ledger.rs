@@ -2,10 +2,12 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
+    hash::{BuildHasher, RandomState},
     sync::Arc,
     time::Duration,
 };
 
+use hashbrown::HashTable;
 use serde::Serialize;
 
 use super::{
@@ -18,9 +20,13 @@ use super::{
 pub(super) type Symbol = u32;
 
 /// Strings kept once.
+///
+/// Each symbol stands beside the hash of its string. A table that grows would otherwise read and hash every string anew,
+/// under the lock that every request needs: with a hundred thousand people that took 40 to 70 ms, in which nothing arrived.
 #[derive(Default)]
 pub(super) struct Names {
-    symbols: HashMap<Arc<str>, Symbol>,
+    symbols: HashTable<(u64, Symbol)>,
+    hasher: RandomState,
     names: Vec<Arc<str>>,
 }
 
@@ -30,13 +36,16 @@ impl Names {
         if name.is_empty() {
             return 0;
         }
-        if let Some(symbol) = self.symbols.get(name) {
+        let hash = self.hasher.hash_one(name);
+        let is_it =
+            |known: &(u64, Symbol)| known.0 == hash && *self.names[known.1 as usize - 1] == *name;
+        if let Some((_, symbol)) = self.symbols.find(hash, is_it) {
             return *symbol;
         }
-        let name: Arc<str> = name.into();
-        self.names.push(name.clone());
+        self.names.push(name.into());
         let symbol = self.names.len() as Symbol;
-        self.symbols.insert(name, symbol);
+        self.symbols
+            .insert_unique(hash, (hash, symbol), |known| known.0);
         symbol
     }
 
@@ -424,6 +433,18 @@ mod tests {
             "2 to 11 has 1, 3 and 2"
         );
         assert_eq!(most_people(arrivals.into_iter(), 5), 2);
+    }
+
+    #[test]
+    fn a_name_keeps_its_symbol_however_many_follow() {
+        let mut names = Names::default();
+        let told = |n: u32| format!("+90532{n:07}");
+        let symbols: Vec<Symbol> = (0..10_000).map(|n| names.symbol(&told(n))).collect();
+        for (n, symbol) in (0..).zip(symbols) {
+            assert_eq!(names.symbol(&told(n)), symbol);
+            assert_eq!(*names.name(symbol), told(n));
+        }
+        assert_eq!((names.symbol(""), &*names.name(0)), (0, ""));
     }
 
     #[test]
