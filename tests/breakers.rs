@@ -15,7 +15,7 @@ use common::{
 };
 use postrider::{
     rules::job::JobId,
-    sandbox::{Fault, FaultRule, Setup},
+    sandbox::{Delay, Entry, Fault, FaultRule, Setup},
 };
 
 const FAST: &str = "[pacing]\nmessages_per_second = 80\n[dispatch]\nbackoff_first_ms = 100\n";
@@ -276,6 +276,49 @@ async fn a_stop_outlasts_a_kill_and_is_probed_by_nobody() {
     run(&rig, &["resume", "number", &number]).await;
     rig.arrives(struck).await;
     rig.arrives(behind).await;
+}
+
+/// Two instances of two workers each, and as many numbers of one account for each: whoever finds the pause to be over
+/// first would send at once.
+#[tokio::test]
+async fn one_message_tries_an_account_whose_pause_is_over_and_all_others_wait_for_its_answer() {
+    let latency = Duration::from_millis(1_500);
+    let mut setup = Setup::quick().numbers(16, 80);
+    setup.latency = Delay::fixed(latency.as_millis() as u32);
+    let rig = Rig::new(setup, FAST).await;
+    rig.prepare().await;
+    let people = recipients(200);
+    rig.opt_in(&people).await;
+    for person in &people {
+        order(&rig, person).await;
+    }
+    sqlx::query(
+        "insert into postrider.pause (scope, target, source, reason, by, until)
+         values ('account', $1, 'provider', 'its calls are used up', 'postrider', now() + interval '4 s')",
+    )
+    .bind(account(&rig).await)
+    .execute(rig.pool())
+    .await
+    .unwrap();
+    let other = rig.instance();
+    let _daemons = (rig.daemon().await, other.start(&[]).await);
+    rig.queue_is_empty().await;
+    let mut arrivals: Vec<Duration> = rig
+        .sandbox
+        .ledger()
+        .entries()
+        .iter()
+        .map(Entry::at)
+        .collect();
+    arrivals.sort_unstable();
+    assert_eq!(arrivals.len(), people.len());
+    assert!(
+        arrivals[1] - arrivals[0] >= latency,
+        "{:?} after the one that tried",
+        arrivals[1] - arrivals[0]
+    );
+    let history = run(&rig, &["history", "--action", "resume"]).await;
+    assert!(history.contains("account"), "{history}");
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use super::event::{About, Learned};
 use crate::{
     clock,
     rules::{
-        breaker::{Opened, Target},
+        breaker::{Due, Opened, Target},
         outcome::Effect,
     },
     store::{
@@ -72,6 +72,7 @@ impl Applying {
     async fn write(&self, learned: &Learned) -> Result<(), sqlx::Error> {
         match learned {
             Learned::Stopped(opened, about) => self.stop(opened, about).await,
+            Learned::Closed(due, about) => self.close(due, about).await,
             Learned::Effect(effect, about) => self.apply(*effect, about).await,
             Learned::SamePerson(link) => self.link(link).await,
         }
@@ -91,14 +92,7 @@ impl Applying {
 
     /// A stop of a template also asks what the provider says of it now; after it is written, since that may wait for others.
     async fn stop(&self, opened: &Opened, about: &About) -> Result<(), sqlx::Error> {
-        let (scope, target) = match &opened.target {
-            Target::Number(_) => (Scope::Number, about.phone_number_id.clone()),
-            Target::Account(account) => (Scope::Account, account.to_string()),
-            Target::Template { account, name } => {
-                let template = format!("{account}/{}/{}", name.name, name.language);
-                (Scope::Template, template)
-            }
-        };
+        let (scope, target) = written(&opened.target, &about.phone_number_id);
         let pause = Pause {
             scope,
             target: &target,
@@ -123,6 +117,18 @@ impl Applying {
         Ok(())
     }
 
+    async fn close(&self, due: &Due, about: &About) -> Result<(), sqlx::Error> {
+        let (scope, target) = written(&due.target, &about.phone_number_id);
+        if facts::close(self.store.pool(), scope, &target, due.until).await? {
+            let what = scope.as_str();
+            tracing::info!(
+                target,
+                "the {what} {target} goes again: a message was taken"
+            );
+        }
+        Ok(())
+    }
+
     async fn apply(&self, effect: Effect, about: &About) -> Result<(), sqlx::Error> {
         match effect {
             Effect::OptOutMarketing => {
@@ -133,6 +139,18 @@ impl Applying {
             }
             // The rest is done in the worker's memory, or concerns the job alone.
             _ => Ok(()),
+        }
+    }
+}
+
+/// What stands among the pauses for a target; a number is named by Meta's id there.
+pub(super) fn written(target: &Target, phone_number_id: &str) -> (Scope, String) {
+    match target {
+        Target::Number(_) => (Scope::Number, phone_number_id.to_owned()),
+        Target::Account(account) => (Scope::Account, account.to_string()),
+        Target::Template { account, name } => {
+            let template = format!("{account}/{}/{}", name.name, name.language);
+            (Scope::Template, template)
         }
     }
 }

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     channel::whatsapp::Sender,
     rules::{
-        breaker::Opened,
+        breaker::{Claim, Due, Opened, Target},
         job::{JobId, Lane, Priority, TemplateName},
         outcome::{Answer, Effect},
         pair::{Allowance, Pair},
@@ -110,6 +110,13 @@ pub enum Event {
         /// From 0 to 1, for the jitter of a retry.
         chance: f64,
     },
+    /// It was asked who may try what several workers send by.
+    Claimed {
+        /// What was stopped.
+        target: Target,
+        /// Who.
+        claim: Claim,
+    },
     /// A batch of outcomes was written, or not.
     Settled {
         /// The batch.
@@ -182,6 +189,8 @@ pub enum Action {
     },
     /// Write outcomes.
     Settle(Batch),
+    /// Ask for being the one that tries what was stopped.
+    Claim(Due),
     /// Write down what an answer means beyond its job.
     Learn(Learned),
     /// Tell that a shard can be given back.
@@ -195,6 +204,8 @@ pub enum Action {
 pub enum Learned {
     /// The provider's word stops a number, an account or a template.
     Stopped(Opened, About),
+    /// The message that tried what was stopped was taken.
+    Closed(Due, About),
     /// The provider's word means something for the person.
     Effect(Effect, About),
     /// The provider knows the recipient by another address.

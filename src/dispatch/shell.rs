@@ -18,6 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    applying::written,
     event::{Action, Event, Learned, Now},
     holdings::Quiet,
     limits::ATTEMPT_MARGIN,
@@ -28,9 +29,12 @@ use super::{
 use crate::{
     channel::whatsapp::{Client, Sender, request},
     clock,
-    rules::job::{JobId, Lane},
+    rules::{
+        breaker::Due,
+        job::{JobId, Lane},
+    },
     store::{
-        Store, attempt, ledger, look,
+        Store, attempt, facts, ledger, look,
         settle::{self, Accepted},
     },
 };
@@ -300,6 +304,17 @@ impl Shell {
                         .await
                         .is_some();
                     shell.tell(Event::Settled { batch, written });
+                })
+            }
+            Action::Claim(Due { target, until }) => {
+                _ = tokio::spawn(async move {
+                    // Numbers are not claimed: each is one worker's.
+                    let (scope, named) = written(&target, "");
+                    let pool = shell.store.pool();
+                    let claim = facts::claim_probe(pool, scope, &named, until);
+                    if let Some(claim) = shell.ask("claim", STATEMENT_MAX, claim).await {
+                        shell.tell(Event::Claimed { target, claim });
+                    }
                 })
             }
             // The receiver is gone only when the process ends.

@@ -12,8 +12,12 @@
 //! come; the others wait for what becomes of it. When nothing certain becomes of it (no answer, never sent, an error about
 //! something else), another one goes after a while.
 //!
-//! What is stopped is also written down as a pause, for the other instances, for restarts and for people; [`Breakers::seen`]
-//! holds memory against it. Times are by the wall clock, because pauses outlive the process.
+//! A number is sent for by one worker, an account or a template by many: whose the one message is, they claim from the
+//! database first.
+//!
+//! What is stopped is also written down as a pause, for the other workers and instances, for restarts and for people. It
+//! stands there until its message was taken, or somebody ends it; [`Breakers::seen`] holds memory against it. Times are by
+//! the wall clock, because pauses outlive the process.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -25,14 +29,17 @@ use super::{
 };
 
 /// When nothing certain came of the message that was let through, the next one goes: longer than any request takes.
-const PROBE_AGAIN: Duration = Duration::from_secs(60);
+pub const PROBE_AGAIN: Duration = Duration::from_secs(60);
+/// A claim that was not answered is made again.
+pub const CLAIM_AGAIN: Duration = Duration::from_secs(5);
 /// A breaker that re-opens stays open for twice as long as before, but no longer than this by our own doubling.
 const OPEN_MAX: Duration = Duration::from_secs(24 * 3600);
 /// A template that we suspect, or that the provider does not know, rests until it was read again.
 const TEMPLATE_REST: Duration = Duration::from_secs(15 * 60);
 /// A template whose parameters were refused so often in a row is not what we believe it to be.
 const SUSPICIONS_MAX: u32 = 5;
-/// What we opened and still find nowhere among the pauses after this long was not written down, or ended since.
+/// What we opened, and find nowhere among the pauses after this long, was not written down, or ended since. What we closed and
+/// still find there was not cleared away.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(30);
 
 /// What sort of thing a breaker stops.
@@ -60,6 +67,16 @@ pub enum Target {
         /// Its name and language.
         name: TemplateName,
     },
+}
+
+impl Target {
+    /// Whether several workers send by it.
+    fn is_shared(&self) -> bool {
+        match self {
+            Self::Number(_) => false,
+            Self::Account(_) | Self::Template { .. } => true,
+        }
+    }
 }
 
 /// What a message goes out by: any of these may be stopped.
@@ -157,6 +174,11 @@ pub enum May<'a> {
     Yes,
     /// This one only, to see whether it is taken. Say so with [`Breakers::probed`] when it goes.
     Probe,
+    /// Perhaps this one only: others may be about to try as well, so it has to be claimed with [`Breakers::claim`] first.
+    Claim {
+        /// Why it was stopped, for people.
+        reason: &'a str,
+    },
     /// No.
     No {
         /// When to ask again; `None` when a person or a webhook must end it.
@@ -177,7 +199,9 @@ impl May<'_> {
                     self
                 }
             }
-            (Self::No { .. }, _) | (Self::Probe, Self::Yes) => self,
+            (Self::No { .. }, _) => self,
+            (_, Self::No { .. }) => other,
+            (Self::Claim { .. }, _) | (Self::Probe, Self::Yes) => self,
             _ => other,
         }
     }
@@ -295,22 +319,45 @@ pub fn opens(effect: Effect) -> Option<(Scope, Option<Duration>)> {
     }
 }
 
+/// Who may try a thing that several workers send by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// Whoever asked, within [`PROBE_AGAIN`].
+    Granted,
+    /// Another one does.
+    Taken,
+    /// All may go: it was tried, or somebody ended it.
+    Ended,
+}
+
 /// All that is stopped. Usually that is nothing, and then it costs nothing.
 #[derive(Debug, Default)]
 pub struct Breakers {
-    /// None of them closed.
+    /// Those that are closed go when that stands written.
     breakers: HashMap<Target, Known>,
     /// How often in a row a template's parameters were refused.
     suspicions: HashMap<Target, u32>,
-    /// Whether what stands written was read before.
-    has_seen: bool,
+    /// To be asked for.
+    claims: Vec<Due>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
     breaker: Breaker,
-    /// When we opened it, while that does not stand among the pauses yet.
+    /// When we opened or closed it, while that does not stand among the pauses yet.
     to_be_written: Option<DateTime<Utc>>,
+    claim: Claiming,
+}
+
+/// How far we are with claiming the message that may try.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Claiming {
+    #[default]
+    Not,
+    /// Asked for at that time.
+    Asked(DateTime<Utc>),
+    /// Ours; it was asked for at that time.
+    Granted(DateTime<Utc>),
 }
 
 impl Known {
@@ -318,6 +365,40 @@ impl Known {
     fn is_being_written(&self, now: DateTime<Utc>) -> bool {
         self.to_be_written
             .is_some_and(|at| now < at + WRITTEN_WITHIN)
+    }
+
+    fn may(&self, target: &Target, now: DateTime<Utc>) -> May<'_> {
+        let may = self.breaker.may(now);
+        let (May::Probe, Some(Stop { reason, .. })) = (may, self.breaker.stop()) else {
+            return may;
+        };
+        match self.claim {
+            _ if !target.is_shared() => may,
+            Claiming::Granted(at) if now < at + PROBE_AGAIN => may,
+            Claiming::Asked(at) if now < at + CLAIM_AGAIN => May::No {
+                until: Some(at + CLAIM_AGAIN),
+                reason,
+            },
+            _ => May::Claim { reason },
+        }
+    }
+
+    /// Whether what stands written is from before our own word.
+    fn makes_stale(&self, written: &Stop, now: DateTime<Utc>) -> bool {
+        self.is_being_written(now)
+            && match self.breaker.stop() {
+                None => written.is_over(now),
+                Some(ours) => is_later(ours.until, written.until),
+            }
+    }
+
+    /// What stands written of it.
+    fn read(&mut self, written: Stop) {
+        if self.breaker.stop().map(|stop| stop.until) != Some(written.until) {
+            self.claim = Claiming::Not;
+        }
+        self.breaker.read(written);
+        self.to_be_written = None;
     }
 }
 
@@ -330,6 +411,24 @@ pub struct Opened {
     pub stop: Stop,
 }
 
+/// A pause whose time is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Due {
+    /// What is paused.
+    pub target: Target,
+    /// Until when, as far as is known here: one that was made longer since is another.
+    pub until: DateTime<Utc>,
+}
+
+/// What an answer changed, to be written down.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// What opened, or stays open for longer.
+    pub opened: Option<Opened>,
+    /// What closed because the message that tried was taken.
+    pub closed: Vec<Due>,
+}
+
 impl Breakers {
     /// Whether a message may go that would go by all of these.
     #[must_use]
@@ -339,8 +438,48 @@ impl Breakers {
         }
         targets
             .into_iter()
-            .filter_map(|target| Some(self.breakers.get(&target)?.breaker.may(now)))
+            .filter_map(|target| Some(self.breakers.get(&target)?.may(&target, now)))
             .fold(May::Yes, May::and)
+    }
+
+    /// A message may go if it is ours to try: what has to be claimed for it is put down for [`Breakers::take_claims`].
+    pub fn claim(&mut self, targets: impl IntoIterator<Item = Target>, now: DateTime<Utc>) {
+        for target in targets {
+            let Some(known) = self.breakers.get_mut(&target) else {
+                continue;
+            };
+            if matches!(known.may(&target, now), May::Claim { .. })
+                && let Some(until) = known.breaker.stop().and_then(|stop| stop.until)
+            {
+                known.claim = Claiming::Asked(now);
+                self.claims.push(Due { target, until });
+            }
+        }
+    }
+
+    /// What is to be claimed. One that is not answered by [`Breakers::claimed`] is put down again after [`CLAIM_AGAIN`].
+    pub fn take_claims(&mut self) -> Vec<Due> {
+        std::mem::take(&mut self.claims)
+    }
+
+    /// A claim was answered.
+    pub fn claimed(&mut self, target: &Target, claim: Claim, now: DateTime<Utc>) {
+        let Some(known) = self.breakers.get_mut(target) else {
+            return;
+        };
+        // Otherwise something changed since, and the answer is about what was before.
+        let (Claiming::Asked(at), Some(stop)) = (known.claim, known.breaker.stop()) else {
+            return;
+        };
+        match claim {
+            Claim::Granted => known.claim = Claiming::Granted(at),
+            Claim::Taken => {
+                let stop = stop.clone();
+                known.claim = Claiming::Not;
+                known.breaker = Breaker::HalfOpen { stop, probe: now };
+            }
+            Claim::Ended => _ = self.breakers.remove(target),
+        }
     }
 
     /// A message goes, or is chosen to: those of the targets whose time is over wait for what becomes of it.
@@ -351,6 +490,7 @@ impl Breakers {
         for target in targets {
             if let Some(known) = self.breakers.get_mut(&target) {
                 known.breaker.probed(now);
+                known.claim = Claiming::Not;
             }
         }
     }
@@ -364,13 +504,16 @@ impl Breakers {
         reason: &str,
         code: Option<i32>,
         now: DateTime<Utc>,
-    ) -> Option<Opened> {
-        if matches!(consequence.outcome, Outcome::Accepted | Outcome::Held) {
-            self.taken(path);
-        }
-        let effect = consequence.effect?;
-        let (scope, told) = opens(effect).or_else(|| self.suspect(effect, path))?;
-        self.open(path.target(scope)?, reason, code, told, now)
+    ) -> Changed {
+        let closed = match consequence.outcome {
+            Outcome::Accepted | Outcome::Held => self.taken(path, now),
+            _ => Vec::new(),
+        };
+        let opened = consequence.effect.and_then(|effect| {
+            let (scope, told) = opens(effect).or_else(|| self.suspect(effect, path))?;
+            self.open(path.target(scope)?, reason, code, told, now)
+        });
+        Changed { opened, closed }
     }
 
     /// Stops a target for as long as told, or until somebody ends it. Returns what is to be written down, if it is news.
@@ -387,42 +530,32 @@ impl Breakers {
             return None;
         }
         known.to_be_written = Some(now);
+        known.claim = Claiming::Not;
         let stop = known.breaker.stop()?.clone();
         Some(Opened { target, stop })
     }
 
-    /// Takes note of the pauses by the provider's word that stand written now, all of them.
+    /// Takes note of the pauses by the provider's word that stand written now, all of them. Those that are over wait for the
+    /// message that tries.
     ///
-    /// Some may be over and not cleared away yet. What was over before we began to read waits for its probe, as if we had
-    /// been there; what we do not know of later was probed by us.
-    ///
-    /// What is missing there was ended by a person, by a webhook or by another instance, unless its time is over (then it
-    /// waits for its probe) or we opened it just now. Returns whether anything was ended.
+    /// What is missing there was ended: by a person, by a webhook, or because another worker's message was taken; unless we
+    /// opened it just now. Returns whether anything was ended.
     pub fn seen(
         &mut self,
         written: impl IntoIterator<Item = (Target, Stop)>,
         now: DateTime<Utc>,
     ) -> bool {
         let mut before = std::mem::take(&mut self.breakers);
-        let has_seen = std::mem::replace(&mut self.has_seen, true);
         for (target, stop) in written {
-            if has_seen && stop.is_over(now) && !before.contains_key(&target) {
-                continue;
-            }
             let mut known = before.remove(&target).unwrap_or_default();
-            let ours = known.breaker.stop().and_then(|stop| stop.until);
-            let is_stale = known.is_being_written(now) && is_later(ours, stop.until);
-            if !is_stale {
-                known.breaker.read(stop);
-                known.to_be_written = None;
+            if !known.makes_stale(&stop, now) {
+                known.read(stop);
             }
             self.breakers.insert(target, known);
         }
+        before.retain(|_, known| known.breaker != Breaker::Closed);
         let missing = before.len();
-        before.retain(|_, known| {
-            known.is_being_written(now)
-                || known.breaker.stop().is_some_and(|stop| stop.is_over(now))
-        });
+        before.retain(|_, known| known.is_being_written(now));
         let has_ended = before.len() < missing;
         self.breakers.extend(before);
         has_ended
@@ -433,26 +566,32 @@ impl Breakers {
         self.breakers
             .iter()
             .map(|(target, known)| (target, &known.breaker))
+            .filter(|(_, breaker)| **breaker != Breaker::Closed)
     }
 
-    /// The provider took a message that went by these.
-    fn taken(&mut self, path: Path<'_>) {
+    /// The provider took a message that went by these. Returns what that closed.
+    fn taken(&mut self, path: Path<'_>, now: DateTime<Utc>) -> Vec<Due> {
         if !self.suspicions.is_empty()
             && let Some(template) = path.target(Scope::Template)
         {
             self.suspicions.remove(&template);
         }
+        let mut closed = Vec::new();
         if self.breakers.is_empty() {
-            return;
+            return closed;
         }
         for target in path.targets() {
-            if let Some(known) = self.breakers.get_mut(&target) {
+            if let Some(known) = self.breakers.get_mut(&target)
+                && let Some(until) = known.breaker.stop().and_then(|stop| stop.until)
+            {
                 known.breaker.good();
                 if known.breaker == Breaker::Closed {
-                    self.breakers.remove(&target);
+                    known.to_be_written = Some(now);
+                    closed.push(Due { target, until });
                 }
             }
         }
+        closed
     }
 
     /// Parameters that do not fit are the job's fault once, and the template's when it happens to every job.

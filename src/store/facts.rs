@@ -13,7 +13,8 @@ use crate::rules::job::{Kind, Lane, Priority};
 mod pauses;
 
 pub use pauses::{
-    By, Pause, PauseFact, Scope, expire_pauses, is_known, pause, pauses, pauses_beside, resume,
+    By, Pause, PauseFact, Scope, claim_probe, close, expire_pauses, is_known, pause, pauses,
+    pauses_beside, resume,
 };
 
 /// All but the templates, as of one moment.

@@ -8,6 +8,7 @@ with stopped as (
     error_code = excluded.error_code,
     by = excluded.by,
     until = excluded.until,
+    probed_at = null,
     -- One that had run out and was not cleared away yet begins anew.
     since = case when pause.until <= now() then excluded.since else pause.since end
   -- Answers come in any order: a short pause that arrives late does not undo a long one.

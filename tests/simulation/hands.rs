@@ -14,6 +14,7 @@ use postrider::{
         worker::{Settings, Worker},
     },
     rules::{
+        breaker::Claim,
         job::{JobId, Lane, Priority},
         outcome::Answer,
         receipt::Callback,
@@ -328,6 +329,10 @@ impl Sim {
             }
             Action::Settle(batch) => self.settle(who, worker, batch, 0),
             // The breakers of this world open by themselves; nobody else needs to know.
+            Action::Claim(due) => {
+                let (target, claim) = (due.target, Claim::Granted);
+                self.tell(who, worker, Event::Claimed { target, claim });
+            }
             Action::Learn(_) => {}
             Action::Quiet(quiet) => self.give_back(who, move |holdings, _| {
                 holdings.returned(quiet).into_iter().collect()

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     rules::{
-        breaker::{Breakers, May, Path},
+        breaker::{Breakers, CLAIM_AGAIN, May, Path},
         job::{JobId, Lane, WaitReason},
     },
     store::settle::Deferred,
@@ -167,6 +167,11 @@ pub(super) fn next_admitted<'a>(
         job.is_probe = match breakers.may(path(lane, &state.facts, &job).targets(), now.wall) {
             May::Yes => false,
             May::Probe => true,
+            May::Claim { .. } => {
+                breakers.claim(path(lane, &state.facts, &job).targets(), now.wall);
+                state.park(job, now.mono + CLAIM_AGAIN);
+                continue;
+            }
             May::No { until, .. } => {
                 let wait = until.map(|until| (until - now.wall).to_std().unwrap_or_default());
                 let again = wait.map_or(Duration::MAX, |wait| now.mono + wait);

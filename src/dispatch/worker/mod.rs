@@ -207,6 +207,10 @@ impl Worker {
             } => {
                 self.posted(id, answer, regain_access_in, chance, now, actions);
             }
+            Event::Claimed { target, claim } => {
+                self.breakers.claimed(&target, claim, now.wall);
+                self.has_closed = true;
+            }
             Event::Settled { batch, written } => {
                 if written {
                     for id in batch.ids() {
@@ -226,6 +230,7 @@ impl Worker {
         self.answer_bell(now, actions);
         self.poll(now, actions);
         self.attempt(now, actions);
+        actions.extend(self.breakers.take_claims().into_iter().map(Action::Claim));
         self.post(now, actions);
         if let Some(batch) = self.outbox.take(now.mono) {
             actions.push(Action::Settle(batch));

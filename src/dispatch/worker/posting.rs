@@ -15,7 +15,7 @@ use super::{
 use crate::{
     rules::{
         address::Address,
-        breaker::{May, Opened, Target},
+        breaker::{Changed, May, Target},
         job::{JobId, Lane, Priority},
         outcome::{Answer, Consequence, Effect, Outcome, judge},
         receipt::Callback,
@@ -131,7 +131,7 @@ impl Worker {
             let may = self
                 .breakers
                 .may(path(lane, &state.facts, &next.job).targets(), now.wall);
-            if let May::No { reason, .. } = may
+            if let May::No { reason, .. } | May::Claim { reason } = may
                 && !next.job.is_probe
             {
                 if !expired {
@@ -303,14 +303,14 @@ impl Worker {
             _ => {}
         }
         let (code, title) = heard.words();
-        let opened = self.breakers.answered(
+        let changed = self.breakers.answered(
             path(heard.lane, &state.facts, &heard.posted.job),
             heard.consequence,
             title,
             code,
             now.wall,
         );
-        self.tell_stopped(opened, heard, actions);
+        self.tell_changed(changed, heard, actions);
     }
 
     /// The provider says when the account may be used again.
@@ -327,17 +327,25 @@ impl Worker {
         let account = Target::Account(Arc::clone(&state.facts.account));
         let why = "the account's call limit is used up";
         let opened = self.breakers.open(account, why, None, Some(wait), now.wall);
-        self.tell_stopped(opened, heard, actions);
+        let changed = Changed {
+            opened,
+            ..Changed::default()
+        };
+        self.tell_changed(changed, heard, actions);
     }
 
-    /// What stopped is written down, so that the other workers, other instances and people know.
-    fn tell_stopped(&self, opened: Option<Opened>, heard: &Heard<'_>, actions: &mut Vec<Action>) {
-        if let Some(opened) = opened
-            && let Some(state) = self.lanes.get(&heard.lane)
-        {
-            let about = heard.about(&state.facts);
-            actions.push(Action::Learn(Learned::Stopped(opened, about)));
-        }
+    /// What stopped or goes again is written down, so that the other workers, other instances and people know.
+    fn tell_changed(&self, changed: Changed, heard: &Heard<'_>, actions: &mut Vec<Action>) {
+        let Some(state) = self.lanes.get(&heard.lane) else {
+            return;
+        };
+        let about = || heard.about(&state.facts);
+        let opened = changed
+            .opened
+            .map(|opened| Learned::Stopped(opened, about()));
+        let closed = changed.closed.into_iter();
+        let closed = closed.map(|due| Learned::Closed(due, about()));
+        actions.extend(opened.into_iter().chain(closed).map(Action::Learn));
     }
 }
 

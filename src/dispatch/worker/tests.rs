@@ -12,7 +12,7 @@ use crate::{
     channel::whatsapp::{Client, Endpoint, Sender},
     dispatch::{event::LookFor, lane::HEAD, limits::Standing, outbox::Batch, world::LaneFacts},
     rules::{
-        breaker::Target,
+        breaker::{Claim, Target},
         job::{Job, KeepParameters, Kind, PersonFacts, TemplateName, WaitReason},
         outcome::{Answer, ProviderError},
         pace::Rate,

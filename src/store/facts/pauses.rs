@@ -5,6 +5,9 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::{PgConnection, PgExecutor, PgPool};
 
+use super::interval;
+use crate::rules::breaker::{Claim, PROBE_AGAIN};
+
 /// What a pause stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, sqlx::Type)]
 #[sqlx(type_name = "text", rename_all = "lowercase")]
@@ -118,7 +121,7 @@ pub(super) async fn load(connection: &mut PgConnection) -> Result<Vec<PauseFact>
     .await
 }
 
-/// The provider's pauses that are over and not cleared away yet.
+/// The provider's pauses that are over: they wait for a message that tries.
 pub(super) async fn ended(connection: &mut PgConnection) -> Result<Vec<PauseFact>, sqlx::Error> {
     sqlx::query_as!(
         PauseFact,
@@ -209,13 +212,65 @@ pub async fn resume(
     .await
 }
 
-/// Clears away pauses whose time is over; returns how many. They did not hold any more anyway.
+/// Asks for being the one whose message tries what the provider stopped until then. A claim is good for [`PROBE_AGAIN`].
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn claim_probe(
+    pool: &PgPool,
+    scope: Scope,
+    target: &str,
+    until: DateTime<Utc>,
+) -> Result<Claim, sqlx::Error> {
+    let claimed = sqlx::query_file!(
+        "src/store/facts_claim.sql",
+        scope.as_str(),
+        target,
+        until,
+        interval(PROBE_AGAIN),
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(match (claimed.is_granted, claimed.is_there) {
+        (true, _) => Claim::Granted,
+        (false, true) => Claim::Taken,
+        (false, false) => Claim::Ended,
+    })
+}
+
+/// Ends what the provider stopped until then, after a message was taken; returns whether it was there. One that it stopped
+/// for longer since stays.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn close(
+    pool: &PgPool,
+    scope: Scope,
+    target: &str,
+    until: DateTime<Utc>,
+) -> Result<bool, sqlx::Error> {
+    let closed = sqlx::query!(
+        "delete from postrider.pause where scope = $1 and target = $2 and source = 'provider' and until <= $3",
+        scope.as_str(),
+        target,
+        until,
+    )
+    .execute(pool)
+    .await?;
+    Ok(closed.rows_affected() > 0)
+}
+
+/// Clears away pauses whose time is over; returns how many. They did not hold any more anyway. The provider's stay until a
+/// message was taken, unless none went by what was paused for a month.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn expire_pauses(pool: &PgPool) -> Result<u64, sqlx::Error> {
-    let gone = sqlx::query!("delete from postrider.pause where until <= now()")
-        .execute(pool)
-        .await?;
+    let gone = sqlx::query!(
+        "delete from postrider.pause
+         where until <= now() and (source = 'operator' or until <= now() - interval '30 days')"
+    )
+    .execute(pool)
+    .await?;
     Ok(gone.rows_affected())
 }

@@ -30,6 +30,26 @@ impl Bench {
             })
             .collect()
     }
+
+    fn claims(actions: &[Action]) -> Vec<Target> {
+        actions
+            .iter()
+            .filter_map(|action| match action {
+                Action::Claim(due) => Some(due.target.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn closed(actions: &[Action]) -> Vec<Target> {
+        actions
+            .iter()
+            .filter_map(|action| match action {
+                Action::Learn(Learned::Closed(due, _)) => Some(due.target.clone()),
+                _ => None,
+            })
+            .collect()
+    }
 }
 
 #[test]
@@ -49,11 +69,18 @@ fn an_account_that_was_stopped_for_a_while_sends_one_message_when_that_is_over_a
     );
     bench.wait(Duration::from_secs(6 * 3_600));
     let jobs = bench.several(20..40);
-    let actions = bench.look(jobs);
+    let claims = Bench::claims(&bench.look(jobs));
+    assert_eq!(claims, stopped, "asked for once, not once a job");
+    assert_eq!(bench.send(10), [], "until it is granted");
+    let actions = bench.tell(Event::Claimed {
+        target: claims[0].clone(),
+        claim: Claim::Granted,
+    });
     let mut sent = posts(&bench.permit_all(&actions));
     sent.extend(bench.send(50));
     assert_eq!(sent.len(), 1, "one probe: {sent:?}");
     let actions = bench.answer(sent[0], accepted());
+    assert_eq!(Bench::closed(&actions), stopped, "for the others to know");
     let mut sent = posts(&bench.permit_all(&actions));
     sent.extend(bench.send(150));
     assert_eq!(sent.len(), 19, "it was taken, so all may go");
