@@ -133,7 +133,7 @@ async fn a_changed_rate_holds_without_a_restart_and_without_a_burst() {
     }
 }
 
-/// `cargo nextest run --profile long --release --test limits --run-ignored only --no-capture`: the loads of which the README tells.
+/// `cargo nextest run --profile long --release --test limits --run-ignored only --no-capture`.
 /// `POSTRIDER_LOAD_SHARE` takes only so many of their numbers: a machine on which all want the CPU at once cannot use the
 /// limits, and what it wrote in time arrives bunched up.
 #[tokio::test]

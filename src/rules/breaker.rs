@@ -442,7 +442,8 @@ impl Breakers {
             .fold(May::Yes, May::and)
     }
 
-    /// A message may go if it is ours to try: what has to be claimed for it is put down for [`Breakers::take_claims`].
+    /// A message may go if it is ours to try: what has to be claimed for it is put down for [`Breakers::take_claims`]. Of
+    /// several, the first; the next when that is granted, so that no two workers wait for what the other has.
     pub fn claim(&mut self, targets: impl IntoIterator<Item = Target>, now: DateTime<Utc>) {
         for target in targets {
             let Some(known) = self.breakers.get_mut(&target) else {
@@ -453,6 +454,7 @@ impl Breakers {
             {
                 known.claim = Claiming::Asked(now);
                 self.claims.push(Due { target, until });
+                return;
             }
         }
     }

@@ -559,6 +559,21 @@ fn of_several_workers_the_one_that_was_granted_it_tries_and_the_others_wait_for_
 }
 
 #[test]
+fn of_two_stops_the_template_is_claimed_when_the_account_is_granted() {
+    let (way, over) = (Way::new(), start() + HOUR);
+    let mut breakers = Breakers::default();
+    let stops = [Scope::Template, Scope::Account].map(|scope| written(&way, scope, Some(60)));
+    breakers.seen(stops, start());
+    let mut claimed = Vec::new();
+    while breakers.may(way.path().targets(), over) != May::Probe {
+        let claims = breakers.claims(&way, Claim::Granted, over);
+        claimed.push(claims.into_iter().map(|due| due.target).collect::<Vec<_>>());
+    }
+    let expected = [Scope::Account, Scope::Template].map(|scope| vec![way.target(scope)]);
+    assert_eq!(claimed, expected);
+}
+
+#[test]
 fn a_number_needs_no_claim() {
     let (way, mut breakers) = (Way::new(), Breakers::default());
     breakers.seen([written(&way, Scope::Number, Some(60))], start());
