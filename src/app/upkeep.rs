@@ -21,7 +21,7 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 const EXPIRE_BATCH: i64 = 1_000;
 /// Partitions are made for a week ahead, so a day of failures does no harm.
 const PARTITIONS_EVERY: Duration = Duration::from_secs(3600);
-/// A pause that is over does not hold any more; its row is only in the way.
+/// A person's pause that is over does not hold any more; its row is only in the way.
 const PAUSES_EVERY: Duration = Duration::from_secs(60);
 /// Held messages that were sent, and messages from phone apps, are remembered for a day.
 const RELEASED_EVERY: Duration = Duration::from_secs(600);
