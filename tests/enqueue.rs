@@ -534,6 +534,7 @@ async fn the_usual_job_goes_the_short_way_and_what_is_wrong_with_it_the_other() 
         "'+905321234567', 'boarding', language => 'pt-br'",
         "'+905321234567', 'boarding', labels => '{}'",
         "'+905321234567', 'boarding', idempotency_key => 'k'",
+        "'+905321234567', repeat('t', 300), reference => repeat('r', 300)",
     ] {
         assert_eq!(long_ways(&database, other).await, 1, "{other}");
     }
@@ -548,6 +549,7 @@ async fn the_usual_job_goes_the_short_way_and_what_is_wrong_with_it_the_other() 
         ("'+905321234567', ' '", "PR008"),
         ("'+905321234567', 'boarding', '17'", "PR006"),
         ("'+905321234567', 'boarding', '[\"body\"]'", "PR006"),
+        ("'+905321234567', 'boarding', '[{\"body\": []}]'", "PR006"),
         ("'+905321234567', 'boarding', 'null'", "PR006"),
         ("'+905321234567', repeat('t', 513)", "PR010"),
         (
@@ -561,6 +563,43 @@ async fn the_usual_job_goes_the_short_way_and_what_is_wrong_with_it_the_other() 
         ),
     ] {
         assert_eq!(refused(&mut connection, wrong).await, code, "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn each_key_of_the_parameters_takes_the_types_that_it_may_have_and_null() {
+    let database = sql::database().await;
+    let mut connection = database.pool().acquire().await.unwrap();
+    let values = [
+        ("null", json!(null)),
+        ("array", json!(["a"])),
+        ("object", json!({"body": "a"})),
+        ("string", json!("a")),
+        ("number", json!(1)),
+        ("boolean", json!(true)),
+    ];
+    for (key, types) in [
+        ("body", &["null", "array", "object"][..]),
+        ("header", &["null", "string", "object"]),
+        ("buttons", &["null", "object"]),
+        ("code", &["null", "string"]),
+        ("components", &["null", "array"]),
+        ("Body", &[]),
+        ("", &[]),
+    ] {
+        for (kind, value) in &values {
+            let parameters = json!({"body": [], key: value});
+            let arguments = format!("'+905321234567', 'boarding', '{parameters}'");
+            if types.contains(kind) {
+                sql::enqueue(&mut connection, &arguments).await;
+            } else {
+                assert_eq!(
+                    refused(&mut connection, &arguments).await,
+                    "PR006",
+                    "{parameters}"
+                );
+            }
+        }
     }
 }
 
