@@ -2,8 +2,8 @@
 -- enqueues: what is asked of a job stays the same, and is asked with fewer of them.
 
 -- Whether template parameters or a free-form message have the right shape. Whether they fit the template is another
--- question, and answered when the job is sent. What is wrong is content_problem's to say. (One path instead of an operator
--- for each key: it is compiled once. It answers null for what has no keys.)
+-- question, and answered when the job is sent; what is wrong with the shape is content_problem's to say. (One path instead
+-- of operators for each key. Like its siblings it has no subquery: so Postgres inlines it.)
 create or replace function postrider.content_is_right(content jsonb, free_form boolean) returns boolean
 language sql immutable parallel safe
 as $$
@@ -20,8 +20,8 @@ as $$
   end
 $$;
 
--- Whether first_problem finds nothing in these of a request's values, which are all that most have. No is no answer: then
--- first_problem tells.
+-- Whether first_problem finds nothing in these of a request's values, which are all that most have: a cheaper question. No
+-- is no answer: then first_problem tells.
 create or replace function postrider.is_plainly_right(recipient text, template text, content jsonb, reference text,
                                                       batch text)
 returns boolean
@@ -34,15 +34,27 @@ as $$
     and octet_length(concat(template, reference, batch)) <= 512
 $$;
 
--- The canonical key of a phone number in E.164 form.
+-- The canonical key of a phone number in E.164 form. Only countries whose code begins with 5 have unusual ones.
 create function postrider.phone_number_key(phone_number text) returns text
 language sql immutable parallel safe
 as $$
   select case when left(phone_number, 2) <> '+5' then phone_number else postrider.unusual_address_key(phone_number) end
 $$;
 
--- As it was, but that the conditions stand inside of one that depends on the row. By themselves, those that do not would
--- be a step of its own in the plan, before the row is read.
+-- The canonical key of an address, as before (0008): null for what is neither a phone number nor a business-scoped id.
+create or replace function postrider.address_key(address text) returns text
+language sql immutable parallel safe
+as $$
+  select case
+    when postrider.is_phone_number(address) then postrider.phone_number_key(address)
+    else postrider.unusual_address_key(address)
+  end
+$$;
+
+-- Enqueues a template message and returns the job's id: the usual job by one statement that reads one row, all others by
+-- enqueue_one, which alone says why it refuses (0012 tells which those are; names that are long together are one more).
+-- The conditions stand inside of one that depends on the row: by themselves, those that do not would be a step of their own
+-- in the plan.
 create or replace function postrider.enqueue(
   recipient text, template text, parameters jsonb default '{}', language text default null,
   kind text default null, sender text default null, priority text default null,

@@ -546,6 +546,7 @@ async fn the_usual_job_goes_the_short_way_and_what_is_wrong_with_it_the_other() 
         ("'+905321', 'boarding'", "PR001"),
         ("null, 'boarding'", "PR001"),
         ("'+905321234567', null", "PR008"),
+        ("'+905321234567', null, kind => 'travel'", "PR008"),
         ("'+905321234567', ' '", "PR008"),
         ("'+905321234567', 'boarding', '17'", "PR006"),
         ("'+905321234567', 'boarding', '[\"body\"]'", "PR006"),
@@ -554,6 +555,10 @@ async fn the_usual_job_goes_the_short_way_and_what_is_wrong_with_it_the_other() 
         ("'+905321234567', repeat('t', 513)", "PR010"),
         (
             "'+905321234567', 'boarding', reference => repeat('r', 513)",
+            "PR010",
+        ),
+        (
+            "'+905321234567', 'boarding', batch => repeat('b', 513)",
             "PR010",
         ),
         ("'+905321234567', 'boarding', batch => ''", "PR010"),
@@ -848,27 +853,27 @@ async fn urgent_jobs_ring_once_a_lane_and_others_do_not() {
         Vec::<String>::new()
     );
 
-    sql::enqueue(
-        &mut connection,
+    // The second goes the short way.
+    let urgent = [
         "'+905321234567', 'boarding', priority => 'urgent'",
-    )
-    .await;
-    assert_eq!(rings(&mut connection, &mut listener).await.len(), 1);
+        "'+905321234567', 'login_code', '{\"code\": \"1\"}', kind => 'otp'",
+    ];
+    for arguments in urgent {
+        sql::enqueue(&mut connection, arguments).await;
+        let rung = rings(&mut connection, &mut listener).await;
+        assert_eq!(rung.len(), 1, "{arguments}");
+    }
 
     sql::run(
         &mut connection,
         "update postrider.setting set value = 'false' where name = 'ring'",
     )
     .await;
-    sql::enqueue(
-        &mut connection,
-        "'+905321234567', 'boarding', priority => 'urgent'",
-    )
-    .await;
-    assert_eq!(
-        rings(&mut connection, &mut listener).await,
-        Vec::<String>::new()
-    );
+    for arguments in urgent {
+        sql::enqueue(&mut connection, arguments).await;
+        let rung = rings(&mut connection, &mut listener).await;
+        assert_eq!(rung, Vec::<String>::new(), "{arguments}");
+    }
 }
 
 async fn bell(database: &TestDatabase) -> PgListener {
